@@ -1,0 +1,29 @@
+"""Flythrough: one photo and a camera path become a long, stable video that follows the path.
+
+Names below are loaded on first use, so importing the package (or asking the command line for help)
+loads neither torch nor any model code.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {
+    "FlythroughError": "flythrough.errors",
+    "InputError": "flythrough.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'flythrough' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

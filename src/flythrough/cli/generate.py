@@ -1,0 +1,95 @@
+"""``flythrough generate``: a photo and a camera path (or a prompt) become a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from flythrough.cli.options import parse_size, parse_steps
+from flythrough.cli.output import emit, note
+from flythrough.cli.progress import frame_progress, working
+
+
+def generate(  # noqa: PLR0913 - the command-line contract
+    image: Path | None = None,
+    /,
+    *,
+    camera: Annotated[str | None, Parameter(help="Path language or a camera file.")] = None,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .mp4 to write.")],
+    prompt: Annotated[str, Parameter(help="What the scene shows.")] = "",
+    model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
+    method: Annotated[
+        Literal["warp-as-history", "helios"] | None,
+        Parameter(help="Default: warp-as-history with a camera or warp, else helios."),
+    ] = None,
+    frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33.")] = 66,
+    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64.")] = None,
+    seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
+    geometry: Annotated[str, Parameter(help="'default', 'flat', or a depth file.")] = "default",
+    lora: Annotated[str, Parameter(help="'default', 'off', or a .safetensors adapter.")] = "default",
+    warp: Annotated[Path | None, Parameter(help="A pre-rendered warp video.")] = None,
+    warp_mask: Annotated[Path | None, Parameter(help="Its visibility video (white: seen).")] = None,
+    rollout: Annotated[
+        Path | None, Parameter(help="Folder that keeps every chunk, to continue or rewind.")
+    ] = None,
+    save_warp: Annotated[Path | None, Parameter(help="Also write the warp video here.")] = None,
+    steps: Annotated[str | None, Parameter(help="Steps per pyramid stage, like 2,2,2.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Make a video from a photo and a camera path, or from a prompt.
+
+    Example: flythrough generate photo.jpg --camera "forward 0.6; pan left 20deg" -o out.mp4
+    """
+    from flythrough.engine.request import GenerateRequest, check
+
+    request = GenerateRequest(
+        image=image,
+        camera=camera,
+        warp=warp,
+        warp_mask=warp_mask,
+        prompt=prompt,
+        model=model,
+        method=method,
+        frames=frames,
+        size=parse_size(size),
+        seed=seed,
+        geometry=geometry,
+        lora=lora,
+        steps=parse_steps(steps),
+        device=device,
+        output=output,
+        rollout=rollout,
+        save_warp=save_warp,
+    )
+    checked = check(request)
+    with working("loading the model and reading the scene"):
+        from flythrough.engine.run import start_job
+
+        job = start_job(checked, note)
+    run_to_end(job, output, save_warp)
+
+
+def run_to_end(job: object, output: Path, save_warp: Path | None = None) -> None:
+    """Advance a job with a progress bar and write its video."""
+    from flythrough.engine.run import Job, advance, write_result, write_warp
+
+    assert isinstance(job, Job)
+    with frame_progress(len(job.rollout.chunks), job.plan.chunks, job.plan.frames) as report:
+        for _ in advance(job, report):
+            pass
+    count = write_result(job.rollout, job.plan, output)
+    if save_warp is not None:
+        write_warp(job, save_warp)
+    seconds = sum(sum(chunk.timings.values()) for chunk in job.rollout.chunks)
+    emit(
+        {
+            "output": str(output),
+            "frames": count,
+            "chunks": len(job.rollout.chunks),
+            "seconds": round(seconds, 2),
+            "digest": job.rollout.digest(),
+        },
+        f"{output}: {count} frames, {len(job.rollout.chunks)} chunks, {seconds:.1f} s",
+    )

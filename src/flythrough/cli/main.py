@@ -1,0 +1,70 @@
+"""Entry point ``flythrough``: the table of commands and the exit status.
+
+Commands are named by import path, so ``--help`` imports none of their code: no numpy, no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from flythrough import __version__
+from flythrough.cli.output import json_output
+from flythrough.errors import FlythroughError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("flythrough.cli.generate:generate", "Make a video from a photo and a camera."),
+    "continue": ("flythrough.cli.resume:resume", "Finish a stopped run or make it longer."),
+    "rewind": ("flythrough.cli.rewind:rewind", "Drop the last chunks of a stored rollout."),
+    "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
+    "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
+    "world": ("flythrough.cli.world:world", "Render a ground-truth clip of a procedural world."),
+    "train": ("flythrough.cli.train:app", "Train a part of the bundled small model."),
+    "doctor": ("flythrough.cli.doctor:doctor", "Check this machine and the model before a run."),
+}
+
+
+def build_app() -> App:
+    """The command table as a cyclopts application; commands load on first use."""
+    app = App(
+        name="flythrough",
+        help="One photo and a camera path become a long, stable video that follows the path.",
+        version=__version__,
+    )
+    for name, (target, summary) in COMMANDS.items():
+        app.command(target, name=name, help=summary)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit status (0, 1 for a fault, 2 for the user's input)."""
+    words = [word for word in arguments if word != "--json"]
+    as_json = len(words) != len(arguments)
+    try:
+        with json_output(as_json):
+            build_app()(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        sys.stderr.write(f"error: {_one_line(str(error))}\n")
+        return 2
+    except FlythroughError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    return 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

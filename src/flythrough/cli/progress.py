@@ -1,0 +1,64 @@
+"""A progress bar on stderr: frames done, rate, time left, and what is happening now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flythrough.cli.output import stderr_console
+
+if TYPE_CHECKING:
+    from flythrough.engine.run import Progress
+
+CHUNK_FRAMES = 33
+_LABELS = {
+    "warp": "rendering the camera path",
+    "encode": "encoding",
+    "denoise": "denoising",
+    "decode": "decoding",
+    "done": "chunk finished",
+}
+
+
+@contextmanager
+def frame_progress(first_chunk: int, chunks: int, frames: int) -> Iterator[Progress]:
+    """Yields the callback the engine reports to. ``frames`` caps the count that is shown."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    start = min(frames, first_chunk * CHUNK_FRAMES)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[shown]}/{task.total:.0f} frames"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr_console(), transient=False) as bar:
+        task = bar.add_task(
+            "starting", total=frames, completed=start, shown=start, rate=f"chunk 1/{chunks}"
+        )
+
+        def update(index: int, label: str, share: float) -> None:
+            done = min(float(frames), CHUNK_FRAMES * (index + share))
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{(done - start) / elapsed:.2f} fps" if elapsed and done > start else ""
+            bar.update(
+                task,
+                completed=done,
+                shown=min(frames, CHUNK_FRAMES * (index + int(share >= 1))),
+                description=f"chunk {index + 1}/{chunks}: {_LABELS.get(label, label)}",
+                rate=rate,
+            )
+
+        yield update
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on stderr while something without a known length runs."""
+    with stderr_console().status(text):
+        yield

@@ -1,0 +1,35 @@
+"""``flythrough continue``: finish a stopped run, or give a finished one a new camera path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flythrough.cli.generate import run_to_end
+from flythrough.cli.output import note
+from flythrough.cli.progress import working
+
+
+def resume(
+    folder: Path,
+    /,
+    *,
+    camera: Annotated[str | None, Parameter(help="The next path, from the last camera on.")] = None,
+    prompt: Annotated[str | None, Parameter(help="A new prompt for the new chunks.")] = None,
+    frames: Annotated[int | None, Parameter(help="New frames (with --camera or --prompt).")] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Finish a stopped run, or extend a rollout along a new path.
+
+    Without --camera or --prompt the stored plan is finished exactly as if it had not been stopped.
+    """
+    from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
+
+    request = ResumeRequest(folder, camera, prompt, frames, output, device)
+    checked = check_resume(request)
+    with working("loading the model and reading the rollout"):
+        job = resume_job(checked, note)
+    run_to_end(job, checked.output)

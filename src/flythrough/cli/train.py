@@ -1,0 +1,70 @@
+"""``flythrough train``: the parts of the bundled small model, and camera adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from flythrough.cli.output import emit, stderr_console
+
+app = App(name="train", help="Train a part of the bundled small model.")
+
+
+@app.command
+def nano(  # noqa: PLR0913 - every knob of a training run
+    part: Literal["codec", "geometry", "denoiser", "lora"],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Run folder; resumed.")],
+    base: Annotated[Path | None, Parameter(help="Model folder the other parts come from.")] = None,
+    photos: Annotated[Path | None, Parameter(help="Folder of training photographs.")] = None,
+    heldout_photos: Annotated[Path | None, Parameter(help="Folder only measured on.")] = None,
+    steps: Annotated[int, Parameter(help="Optimiser steps.")] = 100_000,
+    minutes: Annotated[float | None, Parameter(help="Wall-clock budget.")] = None,
+    batch: Annotated[int | None, Parameter(help="Clips a step and process.")] = None,
+    learning_rate: Annotated[float | None, Parameter(help="Peak rate.")] = None,
+    seed: int = 0,
+    size: Annotated[str, Parameter(help="HEIGHTxWIDTH.")] = "192x320",
+    precision: Literal["bf16", "fp32"] = "fp32",
+    compile: Annotated[bool, Parameter(help="Compile the network's blocks.")] = False,  # noqa: A002
+    preview_every: Annotated[int, Parameter(help="Steps between previews; 0: at the end.")] = 0,
+    device: str = "auto",
+) -> None:
+    """Train one part; an unfinished run in the output folder is continued."""
+    from flythrough.cli.options import parse_size
+    from flythrough.training.loop import Record
+    from flythrough.training.nano import NanoRun, run
+
+    console = stderr_console()
+
+    def show(record: Record) -> None:
+        losses = " ".join(f"{name} {value:.4f}" for name, value in record.losses.items())
+        console.print(
+            f"step {record.step} {losses} rate {record.learning_rate:.1e} "
+            f"norm {record.gradient_norm:.2f} {record.seconds:.3f} s/step"
+        )
+
+    parsed = parse_size(size)
+    assert parsed is not None
+    settings = NanoRun(
+        part=part,
+        folder=output,
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        base=base,
+        photos=photos,
+        heldout_photos=heldout_photos,
+        device=device,
+        compile=compile,
+        size=parsed,
+        preview_every=preview_every,
+        precision=precision,
+    )
+    figures = run(settings, show)
+    text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    emit({"folder": str(output), **figures}, f"{output}: {text}")

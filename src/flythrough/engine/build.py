@@ -1,0 +1,178 @@
+"""A checked request becomes a rollout to start from and a generator that continues it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.request import CheckedRequest, WarpVideo
+from flythrough.errors import InputError, WeightsError
+from flythrough.generators.base import Generator, SamplerSettings
+from flythrough.generators.given_warp import GivenWarp
+from flythrough.generators.helios import HeliosGenerator
+from flythrough.generators.keyframes import KeyframeMemory
+from flythrough.generators.warp_as_history import (
+    CAMERA_ADAPTER,
+    WarpAsHistoryGenerator,
+    WarpAsHistorySettings,
+)
+from flythrough.geometry.estimator import Estimator
+from flythrough.geometry.estimators.select import load_estimator
+from flythrough.models.adapters import attach_lora, read_lora
+from flythrough.models.catalog import ModelFolder
+from flythrough.models.loading import LoadedModel, load_model
+from flythrough.models.pi3x_estimator import pi3x_estimator
+from flythrough.rollout.rollout import Rollout, Start
+from flythrough.rollout.spec import RolloutSpec
+from flythrough.scene.settings import WarpSettings
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A generator and what it needs to turn trajectories into requests."""
+
+    generator: Generator
+    model: LoadedModel
+    memory: KeyframeMemory | None
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {name!r} is not available here; use cpu or auto."
+        ) from error
+    return device
+
+
+def build_spec(checked: CheckedRequest) -> RolloutSpec:
+    """The frozen specification of a new rollout."""
+    request, defaults = checked.request, checked.model.defaults
+    settings: dict[str, object] = {
+        "steps": list(request.steps or defaults.steps),
+        "amplify_first_chunk": defaults.amplify_first_chunk,
+    }
+    if checked.method == "warp-as-history":
+        settings["visible_threshold"] = defaults.visible_threshold
+        settings["warp_stages"] = defaults.warp_stages
+        settings["samples_per_axis"] = defaults.samples_per_axis
+    return RolloutSpec(
+        method=checked.method,
+        model=request.model,
+        model_digest=checked.model.digest(),
+        height=checked.size[0],
+        width=checked.size[1],
+        fps=defaults.fps,
+        seed=request.seed,
+        prompt=request.prompt,
+        geometry=_absolute_if_file(request.geometry),
+        lora=_absolute_if_file(request.lora),
+        settings=settings,
+    )
+
+
+def build_session(
+    spec: RolloutSpec,
+    folder: ModelFolder,
+    device_name: str,
+    notify: Notify,
+    warp: WarpVideo | None = None,
+) -> Session:
+    """Load the model of ``spec`` and compose its method.
+
+    Raises:
+        WeightsError: the model changed since the rollout was started, or an adapter does not fit.
+    """
+    if folder.digest() != spec.model_digest:
+        raise WeightsError(
+            f"The model {spec.model} is not the one this rollout was made with (its weights "
+            "changed); restore the old weights or start a new rollout."
+        )
+    device = pick_device(device_name)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = load_model(folder, device, dtype)
+    values = spec.settings
+    sampler = SamplerSettings(
+        steps=tuple(values["steps"]),
+        amplify_first_chunk=bool(values["amplify_first_chunk"]),
+        max_sequence_length=folder.defaults.max_sequence_length,
+    )
+    if spec.method == "helios":
+        return Session(HeliosGenerator(model, sampler), model, None)
+    lora = _attach_camera_adapter(spec, model, notify)
+    settings = WarpAsHistorySettings(
+        history=WarpHistorySettings(threshold=float(values["visible_threshold"])),
+        stages=int(values["warp_stages"]),
+        lora=lora,
+        trigger=folder.defaults.prompt_trigger,
+    )
+    if warp is not None:
+        source = GivenWarp(warp.frames, warp.mask, device)
+        return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, None)
+    memory = _memory(spec, folder, device, notify)
+    return Session(WarpAsHistoryGenerator(model, sampler, settings, memory), model, memory)
+
+
+def build_rollout(spec: RolloutSpec, checked: CheckedRequest, session: Session) -> Rollout:
+    """The empty rollout: spec and fitted photo, with the focal length settled once for all."""
+    if checked.photo is None:
+        return Rollout(spec=spec, start=None)
+    intrinsics = checked.photo.intrinsics
+    if session.memory is not None and not checked.photo.focal_known:
+        intrinsics = estimated_intrinsics(session.memory.estimator, checked, session.model.device)
+    return Rollout(spec=spec, start=Start(image=checked.photo.pixels, intrinsics=intrinsics))
+
+
+def estimated_intrinsics(
+    estimator: Estimator, checked: CheckedRequest, device: torch.device
+) -> np.ndarray:
+    """What the estimator says about a photo without EXIF focal length [3,3]."""
+    assert checked.photo is not None
+    pixels = torch.from_numpy(np.array(checked.photo.pixels)).to(device).float()
+    geometry = estimator.estimate(pixels.permute(2, 0, 1)[None] / 255)
+    return np.asarray(geometry.intrinsics[0].double().cpu().numpy())
+
+
+def _memory(
+    spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
+) -> KeyframeMemory:
+    settings = WarpSettings(samples_per_axis=int(spec.settings["samples_per_axis"]))
+    if spec.geometry == "default":
+        if folder.geometry is None:
+            raise WeightsError(
+                f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
+                "depth map of the photo, or --geometry flat."
+            )
+        return KeyframeMemory(pi3x_estimator(folder.geometry, device), settings, device)
+    notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
+    return KeyframeMemory(load_estimator(spec.geometry, device), settings, device, photo_only=True)
+
+
+def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:
+    if spec.lora == "off":
+        return False
+    if spec.lora == "default":
+        path = model.folder.camera_lora
+        if path is None:
+            notify(f"the model {model.folder.name} ships no camera adapter: running zero-shot.")
+            return False
+    else:
+        path = Path(spec.lora)
+    attach_lora(model.transformer, read_lora(path), CAMERA_ADAPTER)
+    return True
+
+
+def _absolute_if_file(value: str) -> str:
+    return str(Path(value).resolve()) if Path(value).is_file() else value

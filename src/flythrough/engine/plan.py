@@ -1,0 +1,131 @@
+"""What is left to do: a trajectory cut into chunk requests, kept beside the rollout on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flythrough.cameras.pose import compose
+from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.request import CHUNK_FRAMES
+from flythrough.rollout.chunk import ChunkRequest
+from flythrough.rollout.rollout import Rollout
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """One camera command: ``trajectory`` (unresolved, or None for a method without camera) that
+    starts at chunk ``first_chunk`` and gives ``frames`` frames, with its prompt."""
+
+    first_chunk: int
+    frames: int
+    prompt: str
+    trajectory: Trajectory | None
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.frames // CHUNK_FRAMES)
+
+    def to_dict(self) -> dict[str, Any]:
+        path = None if self.trajectory is None else self.trajectory.to_dict()
+        return {
+            "first_chunk": self.first_chunk,
+            "frames": self.frames,
+            "prompt": self.prompt,
+            "trajectory": path,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Leg:
+        path = data["trajectory"]
+        return cls(
+            first_chunk=int(data["first_chunk"]),
+            frames=int(data["frames"]),
+            prompt=str(data["prompt"]),
+            trajectory=None if path is None else Trajectory.from_dict(path),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All legs of a rollout, finished or not, and the median depth that scales them.
+
+    The camera of leg n starts where leg n-1 ended. ``median_depth`` is that of the photo, in scene
+    units; None for a method without geometry.
+    """
+
+    legs: tuple[Leg, ...]
+    median_depth: float | None = None
+    metric: bool = False
+    output: str | None = None
+
+    @property
+    def chunks(self) -> int:
+        return max((leg.first_chunk + leg.chunks for leg in self.legs), default=0)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the trimmed video: every leg but the last fills its chunks."""
+        if not self.legs:
+            return 0
+        last = self.legs[-1]
+        return last.first_chunk * CHUNK_FRAMES + last.frames
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "legs": [leg.to_dict() for leg in self.legs],
+            "median_depth": self.median_depth,
+            "metric": self.metric,
+            "output": self.output,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        return cls(
+            legs=tuple(Leg.from_dict(leg) for leg in data["legs"]),
+            median_depth=data["median_depth"],
+            metric=bool(data["metric"]),
+            output=data["output"],
+        )
+
+    def extended(self, leg: Leg) -> Plan:
+        """The plan with everything from ``leg.first_chunk`` on replaced by ``leg``."""
+        kept = tuple(old for old in self.legs if old.first_chunk < leg.first_chunk)
+        return Plan((*kept, leg), self.median_depth, self.metric, self.output)
+
+    def request(self, rollout: Rollout) -> ChunkRequest:
+        """The request for the chunk that follows ``rollout``."""
+        index = len(rollout.chunks)
+        leg = next(leg for leg in reversed(self.legs) if leg.first_chunk <= index)
+        if leg.trajectory is None:
+            return ChunkRequest(index=index, prompt=leg.prompt)
+        cameras = self._cameras(leg, rollout)
+        window = slice(
+            CHUNK_FRAMES * (index - leg.first_chunk), CHUNK_FRAMES * (index - leg.first_chunk + 1)
+        )
+        return ChunkRequest(
+            index=index,
+            prompt=leg.prompt,
+            world_from_camera=cameras.world_from_camera[window],
+            intrinsics=cameras.intrinsics[window] if cameras.intrinsics is not None else None,
+        )
+
+    def _cameras(self, leg: Leg, rollout: Rollout) -> Trajectory:
+        """The leg's cameras in the photo's frame, padded to whole chunks."""
+        assert leg.trajectory is not None
+        assert rollout.start is not None
+        assert self.median_depth is not None
+        pose, matrix = np.eye(4), rollout.start.intrinsics
+        path = leg.trajectory
+        if leg.first_chunk:
+            before = rollout.chunks[leg.first_chunk - 1].request
+            assert before.world_from_camera is not None
+            assert before.intrinsics is not None
+            pose, matrix = before.world_from_camera[-1], before.intrinsics[-1]
+        resolved = path.resolve(matrix, rollout.size, self.median_depth, self.metric)
+        if leg.first_chunk:
+            resolved = resolved[1:]
+        padded = resolved.padded(leg.chunks * CHUNK_FRAMES)
+        return padded.transformed(compose, pose) if leg.first_chunk else padded

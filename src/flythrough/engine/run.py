@@ -1,0 +1,99 @@
+"""The loop: chunk after chunk until the plan is done, each stored before the next begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flythrough.engine.build import Session, build_rollout, build_session, build_spec
+from flythrough.engine.plan import Leg, Plan
+from flythrough.engine.request import CheckedRequest
+from flythrough.geometry.types import ScaleKind
+from flythrough.media.video import VideoWriter, write_video
+from flythrough.rollout import store
+from flythrough.rollout.rollout import Rollout
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, str, float], None]
+"""Called with the chunk index, a label and the finished share of that chunk."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A rollout under way: the session, the newest rollout value, the plan, the folder."""
+
+    session: Session
+    rollout: Rollout
+    plan: Plan
+    folder: Path | None = None
+
+    @property
+    def finished(self) -> bool:
+        return len(self.rollout.chunks) >= self.plan.chunks
+
+
+def start_job(checked: CheckedRequest, notify: Notify) -> Job:
+    """Load the model, settle focal length and scale, and create the folder if one was named."""
+    request = checked.request
+    spec = build_spec(checked)
+    session = build_session(spec, checked.model, request.device, notify, checked.warp)
+    rollout = build_rollout(spec, checked, session)
+    leg = Leg(0, request.frames, request.prompt, checked.trajectory)
+    output = None if request.output is None else str(request.output.resolve())
+    depth, metric = scene_scale(session, rollout)
+    plan = Plan((leg,), depth, metric, output)
+    if request.rollout is not None:
+        store.create(request.rollout, rollout)
+        store.write_plan(request.rollout, plan.to_dict())
+    return Job(session, rollout, plan, request.rollout)
+
+
+def scene_scale(session: Session, rollout: Rollout) -> tuple[float | None, bool]:
+    """Median depth of the photo and whether it is in metres."""
+    if session.memory is None:
+        return None, False
+    geometry = session.memory.photo_geometry(rollout)
+    return float(geometry.median_depth()), geometry.scale is ScaleKind.METRIC
+
+
+def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
+    """Generate the remaining chunks; yields the rollout after each. Stopping loses at most one."""
+    while not job.finished:
+        index = len(job.rollout.chunks)
+        request = job.plan.request(job.rollout)
+
+        def report(label: str, share: float, index: int = index) -> None:
+            progress(index, label, share)
+
+        chunk = job.session.generator.chunk(job.rollout, request, report)
+        if job.folder is not None:
+            store.append(job.folder, chunk)
+        job.rollout = job.rollout.appended(chunk)
+        progress(index, "done", 1.0)
+        yield job.rollout
+
+
+def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
+    """The trimmed video of a rollout; returns the number of frames written."""
+    count = min(plan.frames, len(rollout.chunks) * 33)
+    metadata = {"flythrough": rollout.digest(), "seed": rollout.spec.seed}
+    with VideoWriter(output, rollout.spec.fps, metadata=metadata) as writer:
+        for number, frame in enumerate(rollout.frames()):
+            if number == count:
+                break
+            writer.write(frame)
+    return count
+
+
+def write_warp(job: Job, output: Path) -> None:
+    """The warp video the finished rollout was conditioned on, unseen pixels black."""
+    frames: list[np.ndarray] = []
+    for index, chunk in enumerate(job.rollout.chunks):
+        clip = job.session.generator.source.warp(job.rollout.kept(index), chunk.request)
+        shown = clip.rgb * (clip.visible[:, None] > 0.5)
+        pixels = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+        frames.extend(pixels.cpu().numpy())
+    write_video(output, frames[: job.plan.frames], job.rollout.spec.fps, {})

@@ -1,0 +1,1 @@
+"""Generators: each composes memory, conditioning, sampler and codec into one method."""

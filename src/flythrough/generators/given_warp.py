@@ -1,0 +1,37 @@
+"""A warp rendered elsewhere (the published pre-rendered case): frames and mask from video files."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flythrough.generators.warp import WarpClip
+from flythrough.rollout.chunk import ChunkRequest
+from flythrough.rollout.rollout import Rollout
+
+_CHUNK = 33
+
+
+class GivenWarp:
+    """Slices of a whole pre-rendered warp.
+
+    Args:
+        frames: uint8 [T,H,W,3] at the output size, T a multiple of 33.
+        mask: uint8 [T,H,W], 255 where the warp shows something that was seen.
+    """
+
+    def __init__(self, frames: np.ndarray, mask: np.ndarray, device: torch.device) -> None:
+        self.frames, self.mask, self.device = frames, mask, device
+
+    def warp(self, rollout: Rollout, request: ChunkRequest) -> WarpClip:
+        """The 33 frames of the request's chunk."""
+        del rollout
+        window = slice(_CHUNK * request.index, _CHUNK * (request.index + 1))
+        return WarpClip(
+            rgb=self._unit(self.frames[window]).permute(0, 3, 1, 2),
+            visible=self._unit(self.mask[window]),
+        )
+
+    def _unit(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device, torch.float32) / 255

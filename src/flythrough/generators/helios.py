@@ -1,0 +1,188 @@
+"""Helios: text, image or video started chunks from a compressed history (arXiv 2603.04379).
+
+One network does all three tasks; only what lies in the history differs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flythrough import seeds
+from flythrough.conditioning.history import native_history, target_indices
+from flythrough.generators.base import Report, SamplerSettings, silent
+from flythrough.models.history_tokens import History
+from flythrough.models.loading import LoadedModel
+from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.rollout import Rollout
+from flythrough.sampling.dmd_schedule import PyramidConfig
+from flythrough.sampling.noise import block_noise
+from flythrough.sampling.pyramid import sample_pyramid
+
+LATENT_FRAMES = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """What the start image becomes: ``prefix`` [1,16,1,h,w] (its latent) and ``steady``
+    [1,16,1,h,w] (the last latent of the image held still for 33 frames)."""
+
+    prefix: Tensor
+    steady: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StageConditioning:
+    """What the denoiser sees in one pyramid stage."""
+
+    history: History
+    target: Tensor
+    embedding: Tensor
+    camera: bool = False
+
+
+class HeliosGenerator:
+    """Chunks of 33 frames from the native history."""
+
+    def __init__(self, model: LoadedModel, settings: SamplerSettings) -> None:
+        self.model, self.settings = model, settings
+        self.pyramid = PyramidConfig.from_dict(model.scheduler)
+        self._anchors = lru_cache(maxsize=1)(self._encode_start)
+
+    def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
+        with torch.inference_mode():
+            native = self.native(rollout, request)
+            return self.finish(rollout, request, lambda stage: native, report)
+
+    def finish(
+        self,
+        rollout: Rollout,
+        request: ChunkRequest,
+        conditioning: Callable[[int], StageConditioning],
+        report: Report,
+    ) -> Chunk:
+        """Sample latents under ``conditioning(stage)``, keep the first frame, decode."""
+        started = time.monotonic()
+        latents = self._sample(rollout, request, conditioning, report)
+        if request.index == 0 and rollout.start is not None:
+            latents[:, :, :1] = self.anchors(rollout).prefix
+        sampled = time.monotonic()
+        report("decode", 0.9)
+        frames = self.model.codec.decode(latents)[0]
+        pixels = (frames.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0)
+        timings = {"sample": sampled - started, "decode": time.monotonic() - sampled}
+        return Chunk(
+            request=request,
+            latents=latents[0].float().cpu().numpy(),
+            frames=pixels.cpu().numpy(),
+            timings=timings,
+        )
+
+    def native(self, rollout: Rollout, request: ChunkRequest) -> StageConditioning:
+        """The published history layout: anchor frame, then the last 19 latents."""
+        return StageConditioning(
+            history=native_history(self.past(rollout), self.prefix(rollout)),
+            target=target_indices(1).to(self.model.device),
+            embedding=self.embedding(request.prompt),
+        )
+
+    def past(self, rollout: Rollout) -> Tensor:
+        """Start latents and all finished chunks [1,16,n,h,w] (zeros before the start)."""
+        parts = []
+        if rollout.start is not None:
+            parts.append(self.anchors(rollout).steady)
+        if rollout.chunks:
+            parts.append(self._tensor(rollout.latents())[None])
+        if not parts:
+            return self._zeros(rollout, 0)
+        return torch.cat(parts, dim=2)
+
+    def prefix(self, rollout: Rollout) -> Tensor:
+        """The anchor latent [1,16,1,h,w]: the photo, or frame 0 of a text-started video."""
+        if rollout.start is not None:
+            return self.anchors(rollout).prefix
+        if rollout.chunks:
+            return self._tensor(rollout.chunks[0].latents[None, :, :1])
+        return self._zeros(rollout, 1)
+
+    def anchors(self, rollout: Rollout) -> Anchors:
+        """Latents of the start image, encoded once."""
+        assert rollout.start is not None
+        return self._anchors(rollout.start.digest(), rollout.start.image.tobytes(), rollout.size)
+
+    def embedding(self, prompt: str) -> Tensor:
+        return self.model.prompts.encode([prompt], self.settings.max_sequence_length)
+
+    def _encode_start(self, _digest: str, pixels: bytes, size: tuple[int, int]) -> Anchors:
+        array = np.frombuffer(pixels, dtype=np.uint8).reshape(*size, 3).copy()
+        image = self._tensor(array).permute(2, 0, 1)[None, :, None] / 255
+        codec = self.model.codec
+        return Anchors(prefix=codec.encode(image), steady=codec.encode_still(image))
+
+    def _sample(
+        self,
+        rollout: Rollout,
+        request: ChunkRequest,
+        conditioning: Callable[[int], StageConditioning],
+        report: Report,
+    ) -> Tensor:
+        settings, spec = self.settings, rollout.spec
+        amplify = settings.amplify_first_chunk and request.index == 0
+        calls = sum(settings.steps) * (2 if amplify else 1)
+        done = 0
+
+        def denoise(x: Tensor, timestep: Tensor, stage: int) -> Tensor:
+            nonlocal done
+            velocity = self.denoise(x, timestep, conditioning(stage))
+            done += 1
+            report("denoise", 0.15 + 0.75 * done / calls)
+            return velocity
+
+        def fresh_block_noise(stage: int, shape: torch.Size) -> Tensor:
+            source = seeds.generator(spec.seed, request.index, "block-noise", stage)
+            return block_noise(shape, source, self.pyramid.gamma).to(self.model.device)
+
+        return sample_pyramid(
+            denoise,
+            self.start_noise(rollout, request.index),
+            fresh_block_noise,
+            self.pyramid,
+            steps=settings.steps,
+            amplify=amplify,
+            reference=settings.reference,
+        )
+
+    def denoise(self, x: Tensor, timestep: Tensor, stage: StageConditioning) -> Tensor:
+        """One call of the network; float32 in and out."""
+        transformer = self.model.transformer
+        velocity = transformer(
+            x.to(transformer.dtype),
+            timestep,
+            stage.embedding.to(transformer.dtype),
+            indices_hidden_states=stage.target,
+            history=stage.history,
+        )
+        return velocity.float()
+
+    def start_noise(self, rollout: Rollout, index: int) -> Tensor:
+        shape = (1, self.model.codec.latent_channels, LATENT_FRAMES, *self.latent_size(rollout))
+        source = seeds.generator(rollout.spec.seed, index, "start-noise")
+        return torch.randn(shape, generator=source).to(self.model.device)
+
+    def latent_size(self, rollout: Rollout) -> tuple[int, int]:
+        factor = self.model.codec.spatial
+        return rollout.spec.height // factor, rollout.spec.width // factor
+
+    def _zeros(self, rollout: Rollout, frames: int) -> Tensor:
+        channels = self.model.codec.latent_channels
+        size = self.latent_size(rollout)
+        return torch.zeros(1, channels, frames, *size, device=self.model.device)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self.model.device, torch.float32)

@@ -1,0 +1,116 @@
+"""Warp-as-History: the camera path enters as history at the target frames (arXiv 2605.15182).
+
+For every chunk the scene seen so far is rendered from the requested cameras, encoded to latents and
+placed in the short history band at the frame indices of the target; tokens that nothing was seen
+for are left out. This is done in the coarsest pyramid stage, where the camera adapter is active
+too; finer stages see the native history alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flythrough import seeds
+from flythrough.conditioning.prompts import with_trigger
+from flythrough.conditioning.warped_history import (
+    WarpHistorySettings,
+    draw_condition_noise,
+    noised,
+    visibility_to_latent,
+    warped_history,
+)
+from flythrough.generators.base import Report, SamplerSettings, silent
+from flythrough.generators.helios import HeliosGenerator, StageConditioning
+from flythrough.generators.warp import WarpClip, WarpSource
+from flythrough.models.adapters import set_lora_active
+from flythrough.models.loading import LoadedModel
+from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.rollout import Rollout
+
+CAMERA_ADAPTER = "camera"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpAsHistorySettings:
+    """``stages`` counts the pyramid stages, from the coarsest, that see the warp; ``lora`` tells
+    whether the camera adapter is attached; ``noise`` is the range of condition noise sigmas."""
+
+    history: WarpHistorySettings
+    stages: int = 1
+    lora: bool = True
+    trigger: str = "camctl23x."
+    noise: tuple[float, float] = (0.111, 0.135)
+
+
+class WarpAsHistoryGenerator:
+    """Camera-controlled chunks.
+
+    Args:
+        model: a Helios-family model, with the adapter attached under the name ``camera`` when
+            ``settings.lora`` is set.
+        source: the scene seen so far from the cameras of a request, or a pre-rendered warp.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        sampler: SamplerSettings,
+        settings: WarpAsHistorySettings,
+        source: WarpSource,
+    ) -> None:
+        self.model, self.settings, self.source = model, settings, source
+        self.helios = HeliosGenerator(model, sampler)
+
+    def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
+        with torch.inference_mode():
+            started = time.monotonic()
+            report("warp", 0.0)
+            warp = self.source.warp(rollout, request)
+            report("encode", 0.1)
+            warped = self.warped(rollout, request, warp)
+            native = self.helios.native(rollout, request)
+            conditioned = time.monotonic() - started
+
+            def conditioning(stage: int) -> StageConditioning:
+                chosen = warped if stage < self.settings.stages else native
+                if self.settings.lora:
+                    set_lora_active(self.model.transformer, CAMERA_ADAPTER, chosen.camera)
+                return chosen
+
+            chunk = self.helios.finish(rollout, request, conditioning, report)
+        return replace(chunk, timings={"condition": conditioned, **chunk.timings})
+
+    def warped(
+        self, rollout: Rollout, request: ChunkRequest, warp: WarpClip
+    ) -> StageConditioning:
+        """History with the encoded warp at the target's frame indices (spec section 6)."""
+        settings = self.settings
+        latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
+        visible = visibility_to_latent(warp.visible[None], latents.shape[-2:])
+        past = self.helios.past(rollout)
+        history, target = warped_history(
+            self._noised(rollout, "prefix-noise", None, self.helios.prefix(rollout)),
+            past[:, :, -sum(settings.history.prev_sizes) :],
+            self._noised(rollout, "warp-noise", request.index, latents),
+            visible,
+            settings=settings.history,
+        )
+        prompt = request.prompt
+        return StageConditioning(
+            history=history,
+            target=target.to(self.model.device),
+            embedding=self.helios.embedding(
+                with_trigger(prompt, settings.trigger) if settings.lora else prompt
+            ),
+            camera=settings.lora,
+        )
+
+    def _noised(self, rollout: Rollout, purpose: str, index: int | None, latents: Tensor) -> Tensor:
+        path = (purpose,) if index is None else (index, purpose)
+        source = seeds.generator(rollout.spec.seed, *path)
+        sigma, noise = draw_condition_noise(latents.shape, source, self.settings.noise)
+        return noised(latents, sigma.to(latents.device), noise.to(latents.device))

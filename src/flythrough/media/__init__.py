@@ -1,0 +1,1 @@
+"""Photos and videos in and out, and small pictures for people. Imports no torch."""

@@ -1,0 +1,57 @@
+"""Files that appear whole or not at all: write beside the target, sync, then rename."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PARTIAL = re.compile(r"^\..+\.[0-9a-f]{8}\.partial(\.[A-Za-z0-9]+)?$")
+
+
+def partial_name(target: Path) -> Path:
+    """A fresh hidden name beside ``target`` with the same suffix (writers choose by suffix)."""
+    return target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether ``path`` has the form that :func:`partial_name` gives."""
+    return _PARTIAL.match(path.name) is not None
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Flush ``partial`` to the disk and rename it to ``target``, replacing what was there."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut (only POSIX can open a folder)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block succeeds its file becomes ``target``.
+
+    When the block or the rename fails the temporary file is removed and ``target`` stays as it was.
+    A killed process leaves the temporary file, recognisable by :func:`is_partial`.
+    """
+    partial = partial_name(target)
+    try:
+        yield partial
+        put_in_place(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

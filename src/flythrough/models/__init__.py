@@ -1,0 +1,1 @@
+"""Networks and their files: denoiser, codec, text encoder, geometry net, adapters, loading."""

@@ -1,0 +1,131 @@
+"""Which models there are, where they lie, and whether a folder is complete. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from flythrough.errors import WeightsError
+
+BUNDLED = "nano"
+_REQUIRED = {
+    "transformer": "denoiser",
+    "vae": "video codec",
+    "text_encoder": "text encoder",
+    "tokenizer": "tokenizer",
+    "scheduler": "scheduler",
+}
+_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDefaults:
+    """What a model folder says about itself in ``flythrough.json`` (all optional there).
+
+    ``warp_stages`` counts the pyramid stages, from the coarsest, in which the warped history and
+    the camera adapter are used (1 in the published method).
+    """
+
+    height: int = 384
+    width: int = 640
+    fps: float = 24.0
+    steps: tuple[int, ...] = (2, 2, 2)
+    amplify_first_chunk: bool = True
+    max_sequence_length: int = 512
+    visible_threshold: float = 0.1
+    warp_stages: int = 1
+    samples_per_axis: int = 4
+    prompt_trigger: str = "camctl23x."
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model folder: its name, place, parts present and own defaults."""
+
+    name: str
+    path: Path
+    defaults: ModelDefaults
+
+    @property
+    def geometry(self) -> Path | None:
+        """Folder of the geometry network, if the model ships one."""
+        folder = self.path / "geometry"
+        return folder if folder.is_dir() else None
+
+    @property
+    def camera_lora(self) -> Path | None:
+        """The camera adapter that belongs to the model, if it ships one."""
+        file = self.path / "lora" / "camera.safetensors"
+        return file if file.is_file() else None
+
+    def weight_files(self) -> list[Path]:
+        """Every safetensors file of the folder, in name order."""
+        return sorted(self.path.rglob("*.safetensors"))
+
+    def digest(self) -> str:
+        """A fingerprint from names, sizes and headers: cheap even for 70 GB of weights."""
+        total = blake2b(digest_size=16)
+        for file in self.weight_files():
+            size = file.stat().st_size
+            with file.open("rb") as opened:
+                head = opened.read(_HEADER_BYTES)
+                opened.seek(max(0, size - _HEADER_BYTES))
+                tail = opened.read(_HEADER_BYTES)
+            total.update(f"{file.relative_to(self.path).as_posix()}:{size};".encode() + head + tail)
+        return total.hexdigest()
+
+
+def bundled_folder() -> Path:
+    """Where the package keeps its small model."""
+    return Path(str(files("flythrough"))) / "assets" / BUNDLED
+
+
+def find_model(name_or_folder: str) -> ModelFolder:
+    """Resolve ``nano`` or a folder in the published file layout and check that it is complete.
+
+    Raises:
+        WeightsError: no such model, or a part of it is missing.
+    """
+    if name_or_folder == BUNDLED:
+        path = bundled_folder()
+    else:
+        path = Path(name_or_folder).expanduser()
+        if not path.is_dir():
+            raise WeightsError(
+                f"There is no model {name_or_folder!r}; use '{BUNDLED}' (bundled) or the path of a "
+                "folder in the diffusers layout (transformer, vae, text_encoder, tokenizer, "
+                "scheduler)."
+            )
+    missing = [f"{part} ({what})" for part, what in _REQUIRED.items() if not (path / part).is_dir()]
+    if missing:
+        raise WeightsError(
+            f"The model folder {path} lacks {', '.join(missing)}; download it again or add them."
+        )
+    name = name_or_folder if name_or_folder == BUNDLED else path.name
+    return ModelFolder(name, path, read_defaults(path))
+
+
+def read_defaults(folder: Path) -> ModelDefaults:
+    """Defaults from ``flythrough.json``; the published values where the file or a key is absent."""
+    file = folder / "flythrough.json"
+    if not file.is_file():
+        return ModelDefaults()
+    try:
+        values: dict[str, Any] = json.loads(file.read_text())["defaults"]
+        if "steps" in values:
+            values["steps"] = tuple(int(n) for n in values["steps"])
+        return ModelDefaults(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{file} is not a valid model description ({error}); restore the shipped file."
+        ) from error
+
+
+def disk_bytes(folder: Path) -> int:
+    """Size of all files below ``folder``."""
+    return sum(os.path.getsize(p) for p in folder.rglob("*") if p.is_file())

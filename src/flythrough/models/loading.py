@@ -1,0 +1,80 @@
+"""A model folder becomes ready-to-run parts; every part is loaded strictly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flythrough.errors import WeightsError
+from flythrough.models.catalog import ModelDefaults, ModelFolder
+from flythrough.models.codec import VideoCodec, load_codec
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.text import PromptEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """The parts of a Helios-family model on one device.
+
+    ``scheduler`` is the raw scheduler configuration; the sampling layer reads it.
+    """
+
+    folder: ModelFolder
+    transformer: HeliosTransformer
+    codec: VideoCodec
+    prompts: PromptEncoder
+    scheduler: dict[str, Any]
+    device: torch.device
+
+    @property
+    def defaults(self) -> ModelDefaults:
+        return self.folder.defaults
+
+
+def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Load transformer, codec and text encoder of ``folder`` onto ``device``.
+
+    The transformer runs in ``dtype`` (its norms, tables and time embedding stay float32); codec and
+    text encoder stay float32.
+
+    Raises:
+        WeightsError: a part cannot be read or does not fit its configuration.
+    """
+    transformer = load_transformer(folder.path / "transformer", dtype)
+    return LoadedModel(
+        folder=folder,
+        transformer=transformer.to(device).eval().requires_grad_(False),
+        codec=load_codec(folder.path / "vae").to(device),
+        prompts=PromptEncoder.from_folder(folder.path, device=device),
+        scheduler=read_json(folder.path / "scheduler" / "scheduler_config.json"),
+        device=device,
+    )
+
+
+def load_transformer(folder: Path, dtype: torch.dtype) -> HeliosTransformer:
+    """The denoiser of a diffusers folder, whole or sharded."""
+    try:
+        loaded: HeliosTransformer = HeliosTransformer.from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"The denoiser in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "check the folder or download it again."
+        ) from error
+    return loaded
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); restore the file.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds no JSON object; restore the file.")
+    return value

@@ -1,0 +1,1 @@
+"""Samplers as pure functions over tensors, with the denoiser passed in."""

@@ -1,0 +1,1 @@
+"""Scene memory: depth maps become broken meshes that are rendered from other cameras."""

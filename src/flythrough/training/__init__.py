@@ -1,0 +1,1 @@
+"""Training of every part of the bundled small model, and of camera adapters for any model."""

@@ -1,0 +1,47 @@
+"""Differentiable picture losses: L1, gradients, multi-scale SSIM (Wang et al. 2003)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def gradient_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute difference of horizontal and vertical finite differences; [N,3,H,W]."""
+    across = (predicted.diff(dim=-1) - truth.diff(dim=-1)).abs().mean()
+    down = (predicted.diff(dim=-2) - truth.diff(dim=-2)).abs().mean()
+    return across + down
+
+
+def ssim(predicted: Tensor, truth: Tensor, window: int = 7) -> Tensor:
+    """Mean structural similarity of [N,3,H,W] in [0,1] with a uniform window, in [-1,1]."""
+    predicted, truth = predicted.float(), truth.float()
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, stride=1)
+
+    mean_p, mean_t = mean(predicted), mean(truth)
+    var_p = mean(predicted * predicted) - mean_p**2
+    var_t = mean(truth * truth) - mean_t**2
+    cov = mean(predicted * truth) - mean_p * mean_t
+    luminance = (2 * mean_p * mean_t + _C1) / (mean_p**2 + mean_t**2 + _C1)
+    structure = (2 * cov + _C2) / (var_p + var_t + _C2)
+    return (luminance * structure).mean()
+
+
+def multi_scale_ssim(predicted: Tensor, truth: Tensor, scales: int = 3) -> Tensor:
+    """Mean of :func:`ssim` over ``scales`` octaves of [N,3,H,W]."""
+    total = torch.zeros((), device=predicted.device)
+    for _ in range(scales):
+        total = total + ssim(predicted, truth)
+        predicted, truth = F.avg_pool2d(predicted, 2), F.avg_pool2d(truth, 2)
+    return total / scales
+
+
+def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB per leading element of [N,...] in [0,1]."""
+    error = (predicted.float() - truth.float()).square().flatten(1).mean(1)
+    return -10 * torch.log10(error.clamp_min(1e-10))

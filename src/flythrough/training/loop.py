@@ -1,0 +1,263 @@
+"""One training loop for every task: step, average over processes, log, checkpoint, resume.
+
+A task owns its modules and turns a step number into a loss. All randomness of a step is a function
+of (seed, step, rank), so a run that was stopped and resumed repeats an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flythrough.errors import InputError
+from flythrough.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class Task(Protocol):
+    """What is trained: its modules, its loss, and a picture of how it is doing."""
+
+    name: str
+    modules: nn.ModuleDict
+
+    def loss(self, step: int, rank: int) -> dict[str, Tensor]:
+        """Scalar losses of one step; the entry ``"total"`` is minimised."""
+        ...
+
+    def preview(self, folder: Path, step: int) -> dict[str, float]:
+        """Write pictures into ``folder`` and return figures on held-out material."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the trained part in its published file layout."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """Optimiser and schedule. With ``minutes`` the schedule follows the clock instead of steps
+    (useful on a rented GPU; such a run is not repeatable bit for bit)."""
+
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    minutes: float | None = None
+    warmup: int = 100
+    final_ratio: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Literal["bf16", "fp32"] = "fp32"
+    log_every: int = 20
+    save_every: int = 500
+    preview_every: int = 0
+    fused: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"{self.steps} training steps were asked for; give at least 1.")
+        if self.minutes is not None and self.minutes <= 0:
+            raise InputError(f"A budget of {self.minutes} minutes is not positive; give more.")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the loss log."""
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's rank and the number of processes (1 without torch.distributed)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def start_processes(device: torch.device) -> None:
+    """Join the process group when launched by torchrun or accelerate; else do nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def learning_rate_at(progress: float, step: int, settings: LoopSettings) -> float:
+    """Linear warm-up by step, then a half cosine in ``progress`` (0..1) to ``final_ratio``."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    low = settings.final_ratio
+    return settings.learning_rate * warm * (low + (1 - low) * cosine)
+
+
+class Loop:
+    """State of one run: parameters, their moving average, the optimiser, the step."""
+
+    def __init__(self, task: Task, settings: LoopSettings, folder: Path, device: torch.device):
+        self.task, self.settings, self.folder, self.device = task, settings, folder, device
+        self.rank, self.world = rank_and_world()
+        self.parameters = [p for p in task.modules.parameters() if p.requires_grad]
+        decayed = [p for p in self.parameters if p.ndim >= 2]
+        plain = [p for p in self.parameters if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            fused=settings.fused and device.type == "cuda",
+        )
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.step = 0
+        self.spent = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def resume(self) -> bool:
+        """Continue from the folder's checkpoint if there is one."""
+        if not self.checkpoint.exists():
+            return False
+        self.step, self.spent = load_checkpoint(
+            self.checkpoint, self.parameters, self.average, self.optimizer
+        )
+        return True
+
+    def save(self) -> None:
+        if self.rank == 0:
+            save_checkpoint(
+                self.checkpoint,
+                self.parameters,
+                self.average,
+                self.optimizer,
+                step=self.step,
+                spent=self.spent,
+            )
+
+    def run(self, on_record: Callable[[Record], None] | None = None) -> None:
+        """Train until the step or minute budget is used, then leave the average in the modules."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            text = json.dumps(asdict(self.settings), indent=1)
+            (self.folder / "settings.json").write_text(text)
+        started = time.monotonic() - self.spent
+        while not self._finished():
+            record = self._advance()
+            self.spent = time.monotonic() - started
+            self._after_step(record, on_record)
+        self.save()
+        self.use_average()
+
+    def use_average(self) -> None:
+        """Put the moving average of the weights into the modules."""
+        with torch.no_grad():
+            for parameter, mean in zip(self.parameters, self.average, strict=True):
+                parameter.copy_(mean)
+
+    def _finished(self) -> bool:
+        over_time = self.settings.minutes is not None and self.spent >= 60 * self.settings.minutes
+        done = torch.tensor([float(over_time or self.step >= self.settings.steps)])
+        if self.world > 1:
+            done = done.to(self.device)
+            torch.distributed.broadcast(done, 0)
+        return bool(done.item())
+
+    def _progress(self) -> float:
+        if self.settings.minutes is None:
+            return self.step / self.settings.steps
+        return max(self.step / self.settings.steps, self.spent / (60 * self.settings.minutes))
+
+    def _advance(self) -> Record:
+        before = time.monotonic()
+        settings = self.settings
+        rate = learning_rate_at(self._progress(), self.step, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.task.modules.train()
+        with precision(settings.precision, self.device):
+            losses = self.task.loss(self.step, self.rank)
+        losses["total"].backward()
+        self._average_gradients()
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        self.step += 1
+        log = self.step % settings.log_every == 0
+        figures = {k: float(v.detach()) for k, v in losses.items()} if log else {}
+        return Record(
+            self.step, figures, rate, float(norm) if log else 0.0, time.monotonic() - before
+        )
+
+    def _average_gradients(self) -> None:
+        if self.world == 1:
+            return
+        flat = torch.cat([self._gradient(p).reshape(-1) for p in self.parameters])
+        torch.distributed.all_reduce(flat)
+        flat /= self.world
+        for parameter, part in self._split(flat):
+            parameter.grad = part.view_as(parameter)
+
+    def _split(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        offset = 0
+        for parameter in self.parameters:
+            yield parameter, flat[offset : offset + parameter.numel()]
+            offset += parameter.numel()
+
+    @staticmethod
+    def _gradient(parameter: nn.Parameter) -> Tensor:
+        return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+    def _after_step(self, record: Record, on_record: Callable[[Record], None] | None) -> None:
+        settings = self.settings
+        if record.losses and not math.isfinite(record.losses["total"]):
+            raise InputError(
+                f"The loss became {record.losses['total']} at step {record.step}; "
+                "lower the learning rate or resume from an earlier checkpoint."
+            )
+        if self.rank == 0 and record.losses:
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(asdict(record)) + "\n")
+            if on_record is not None:
+                on_record(record)
+        if settings.save_every and self.step % settings.save_every == 0:
+            self.save()
+        if self.rank == 0 and settings.preview_every and self.step % settings.preview_every == 0:
+            self.write_preview()
+
+    def write_preview(self) -> dict[str, float]:
+        """Figures and pictures with the averaged weights; training weights are put back."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self.use_average()
+        self.task.modules.eval()
+        with torch.no_grad(), precision(self.settings.precision, self.device):
+            figures = self.task.preview(self.folder, self.step)
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, kept, strict=True):
+                parameter.copy_(value)
+        with (self.folder / "preview.jsonl").open("a") as log:
+            log.write(json.dumps({"step": self.step, **figures}) + "\n")
+        return figures
+
+
+def precision(name: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 for ``"bf16"``, nothing for ``"fp32"``."""
+    if name == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
