@@ -12,11 +12,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
+    "Clip": "flythrough.engine.pipeline",
     "FlythroughError": "flythrough.errors",
     "InputError": "flythrough.errors",
+    "LengthUnit": "flythrough.cameras.trajectory",
+    "Pipeline": "flythrough.engine.pipeline",
+    "Rollout": "flythrough.rollout.rollout",
+    "Trajectory": "flythrough.cameras.trajectory",
+    "load": "flythrough.engine.pipeline",
+    "path": "flythrough.engine.pipeline",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - all keys are strings
 
 
 def __getattr__(name: str) -> Any:

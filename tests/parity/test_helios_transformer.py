@@ -123,7 +123,7 @@ def test_recorded_case(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in SINGLE if "mask_names" in CASES[n]])
 def test_kept_tokens_are_exactly_the_recorded_number(name: str) -> None:
     case = CASES[name]
-    history = golden_history(golden(f"forward_{name.split('/')[0]}"), case)
+    history = golden_history(golden(f"forward_{name.partition('/')[0]}"), case)
     expected = 0
     for group, kernel in KERNELS.items():
         band = getattr(history, group)

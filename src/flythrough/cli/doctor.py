@@ -13,8 +13,12 @@ def doctor(
     *,
     model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
 ) -> None:
-    """Check packages, devices, memory and the model folder before a run."""
+    """Check packages, devices, memory and the model folder before a run.
+
+    The exit status is 1 when something is not good enough.
+    """
     from flythrough.engine.doctor import examine
+    from flythrough.errors import FaultError
 
     report = examine(model)
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
@@ -23,3 +27,6 @@ def doctor(
         {"ready": report.good, **{row.name: row.found for row in report.rows}},
         "\n".join([*lines, verdict]),
     )
+    if not report.good:
+        bad = ", ".join(row.name for row in report.rows if not row.good)
+        raise FaultError(f"This machine is not ready ({bad}); see the lines marked FAIL.")

@@ -28,7 +28,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64.")] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[str, Parameter(help="'default', 'flat', or a depth file.")] = "default",
-    lora: Annotated[str, Parameter(help="'default', 'off', or a .safetensors adapter.")] = "default",
+    lora: Annotated[
+        str, Parameter(help="'default', 'off', or a .safetensors adapter.")
+    ] = "default",
     warp: Annotated[Path | None, Parameter(help="A pre-rendered warp video.")] = None,
     warp_mask: Annotated[Path | None, Parameter(help="Its visibility video (white: seen).")] = None,
     rollout: Annotated[
@@ -76,13 +78,14 @@ def run_to_end(job: object, output: Path, save_warp: Path | None = None) -> None
     from flythrough.engine.run import Job, advance, write_result, write_warp
 
     assert isinstance(job, Job)
-    with frame_progress(len(job.rollout.chunks), job.plan.chunks, job.plan.frames) as report:
+    before = len(job.rollout.chunks)
+    with frame_progress(before, job.plan.chunks, job.plan.frames) as report:
         for _ in advance(job, report):
             pass
     count = write_result(job.rollout, job.plan, output)
     if save_warp is not None:
         write_warp(job, save_warp)
-    seconds = sum(sum(chunk.timings.values()) for chunk in job.rollout.chunks)
+    seconds = sum(sum(chunk.timings.values()) for chunk in job.rollout.chunks[before:])
     emit(
         {
             "output": str(output),

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flythrough.cli.options import parse_size
-from flythrough.cli.output import emit
+from flythrough.cli.output import emit, note
 from flythrough.cli.progress import working
 
 
@@ -17,25 +17,34 @@ def geometry(
     /,
     *,
     output: Annotated[
-        Path, Parameter(name=["--output", "-o"], help=".npz (arrays), .ply (points) or .png.")
+        Path,
+        Parameter(name=["--output", "-o"], help=".npz (arrays), .ply or .glb (points), .png."),
     ],
     model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH to fit the photo to.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Estimate depth, intrinsics and confidence of a photo."""
-    from flythrough.engine.geometry import GeometryRequest, check_geometry, estimate, write_geometry
+    from flythrough.engine.geometry import GeometryRequest, check_geometry, estimate
 
     request = GeometryRequest(image, output, model, parse_size(size), device)
     checked = check_geometry(request)
     with working("estimating depth"):
-        result = estimate(checked)
-    write_geometry(result, output)
-    depth = float(result.geometry.median_depth())
-    focal = float(result.geometry.intrinsics[0, 0, 0])
-    share = float(result.geometry.valid.float().mean())
+        result = estimate(checked, note)
+    from flythrough.engine.geometry_files import write_geometry
+
+    write_geometry(result, checked.photo.pixels, output)
+    depth = float(result.median_depth())
+    focal = float(result.intrinsics[0, 0, 0])
+    share = float(result.valid.float().mean())
     emit(
-        {"output": str(output), "median_depth": depth, "focal_px": focal, "valid": share},
-        f"{output}: median depth {depth:.3g} ({result.geometry.scale}), focal {focal:.0f} px, "
+        {
+            "output": str(output),
+            "median_depth": depth,
+            "scale": str(result.scale),
+            "focal_px": focal,
+            "valid": share,
+        },
+        f"{output}: median depth {depth:.3g} ({result.scale}), focal {focal:.0f} px, "
         f"{100 * share:.0f} % valid",
     )

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     as_json = len(words) != len(arguments)
     try:
         with json_output(as_json):
-            build_app()(words, exit_on_error=False, print_error=False)
+            build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         sys.stderr.write(f"error: {_one_line(str(error))}\n")
         return 2

@@ -24,8 +24,13 @@ _LABELS = {
 @contextmanager
 def frame_progress(first_chunk: int, chunks: int, frames: int) -> Iterator[Progress]:
     """Yields the callback the engine reports to. ``frames`` caps the count that is shown."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     start = min(frames, first_chunk * CHUNK_FRAMES)
     columns = (

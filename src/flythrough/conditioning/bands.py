@@ -89,8 +89,8 @@ def check_latents(latents: Tensor, what: str) -> None:
     """
     if latents.ndim != 5:
         raise InputError(
-            f"the {what} has shape {tuple(latents.shape)}, but latents are [B, C, n, h, w]; add the "
-            "missing axes"
+            f"the {what} has shape {tuple(latents.shape)}, but latents are [B, C, n, h, w]; add "
+            "the missing axes"
         )
 
 

@@ -74,8 +74,9 @@ def native_history(
     if prefix is not None:
         check_same_size(like, prefix, "anchor")
         short = joined(seen(prefix, ANCHOR_INDEX, len(like)), short)
-    bands = (run.band(select=False) for run in (short, mid, long))
-    return History(*bands)
+    return History(
+        short=short.band(select=False), mid=mid.band(select=False), long=long.band(select=False)
+    )
 
 
 def target_indices(
@@ -102,6 +103,6 @@ def check_sizes(sizes: BandSizes) -> None:
     """
     if len(sizes) != 3 or any(size < 0 for size in sizes):
         raise InputError(
-            f"history sizes {tuple(sizes)} are not usable; give three counts of latents (long, mid, "
-            "short), none of them negative"
+            f"history sizes {tuple(sizes)} are not usable; give three counts of latents (long, "
+            "mid, short), none of them negative"
         )

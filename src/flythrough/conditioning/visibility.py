@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from flythrough.errors import InputError
 
@@ -43,8 +43,8 @@ def visibility_to_latent(
         )
     if not (visible.is_floating_point() or visible.dtype == torch.bool):
         raise InputError(
-            f"a visibility clip is of type {visible.dtype}, but values in [0, 1] are needed; divide "
-            "8-bit masks by 255"
+            f"a visibility clip is of type {visible.dtype}, but values in [0, 1] are needed; "
+            "divide 8-bit masks by 255"
         )
     remainder = visible.shape[1] % TEMPORAL_FACTOR
     if remainder not in (1, 2):
@@ -56,7 +56,7 @@ def visibility_to_latent(
     first = 1 if with_boundary and not reference else 0
     count = visible.shape[1] - 1 if with_boundary else visible.shape[1]
     sampled = visible[:, first : first + count : TEMPORAL_FACTOR].to(torch.float32)
-    resized = F.interpolate(
+    resized = interpolate(
         sampled[:, None], (sampled.shape[1], *size), mode="trilinear", align_corners=False
     )
     return resized[:, 0].clamp(0.0, 1.0)

@@ -145,8 +145,13 @@ def warped_history(
         short = joined(short, evidence)
     else:
         mid = joined(mid, evidence)
-    bands = (run.band(select=settings.select) for run in (short, mid, long))
-    history = History(*bands, threshold=settings.threshold if settings.select else None)
+    select = settings.select
+    history = History(
+        short=short.band(select=select),
+        mid=mid.band(select=select),
+        long=long.band(select=select),
+        threshold=settings.threshold if select else None,
+    )
     shift = 0 if settings.align else frames
     return history, frame_indices(start + shift, frames, batch, warp.device)
 

@@ -5,28 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.request import CheckedRequest, WarpVideo
+from flythrough.engine.files import check_unchanged, is_network, named_files
+from flythrough.engine.photo_geometry import estimate_photo
+from flythrough.engine.request import CheckedRequest
+from flythrough.engine.warp_video import WarpVideo
 from flythrough.errors import InputError, WeightsError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.helios import HeliosGenerator
 from flythrough.generators.keyframes import KeyframeMemory
+from flythrough.generators.warp import WarpSource
 from flythrough.generators.warp_as_history import (
     CAMERA_ADAPTER,
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.estimators.select import load_estimator
 from flythrough.models.adapters import attach_lora, read_lora
-from flythrough.models.catalog import ModelFolder
+from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.loading import LoadedModel, load_model
 from flythrough.models.pi3x_estimator import pi3x_estimator
+from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 from flythrough.scene.settings import WarpSettings
@@ -40,7 +46,12 @@ class Session:
 
     generator: Generator
     model: LoadedModel
-    memory: KeyframeMemory | None
+    source: WarpSource | None = None
+
+    @property
+    def memory(self) -> KeyframeMemory | None:
+        """The scene memory, when warps are rendered from one."""
+        return self.source if isinstance(self.source, KeyframeMemory) else None
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,16 +62,14 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {name!r} is not available here; use cpu or auto."
-        ) from error
+        raise InputError(f"The device {name!r} is not available here; use cpu or auto.") from error
     return device
 
 
 def build_spec(checked: CheckedRequest) -> RolloutSpec:
     """The frozen specification of a new rollout."""
     request, defaults = checked.request, checked.model.defaults
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "steps": list(request.steps or defaults.steps),
         "amplify_first_chunk": defaults.amplify_first_chunk,
     }
@@ -68,9 +77,10 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
         settings["samples_per_axis"] = defaults.samples_per_axis
+        settings |= named_files(request.geometry, request.lora)
     return RolloutSpec(
         method=checked.method,
-        model=request.model,
+        model=BUNDLED if request.model == BUNDLED else str(checked.model.path.resolve()),
         model_digest=checked.model.digest(),
         height=checked.size[0],
         width=checked.size[1],
@@ -80,6 +90,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         geometry=_absolute_if_file(request.geometry),
         lora=_absolute_if_file(request.lora),
         settings=settings,
+        start_image=None if checked.photo is None else checked.photo.source_digest,
     )
 
 
@@ -94,12 +105,15 @@ def build_session(
 
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
+        RolloutError: a depth or adapter file changed since.
+        InputError: no such device.
     """
     if folder.digest() != spec.model_digest:
         raise WeightsError(
             f"The model {spec.model} is not the one this rollout was made with (its weights "
             "changed); restore the old weights or start a new rollout."
         )
+    check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
     device = pick_device(device_name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = load_model(folder, device, dtype)
@@ -110,7 +124,7 @@ def build_session(
         max_sequence_length=folder.defaults.max_sequence_length,
     )
     if spec.method == "helios":
-        return Session(HeliosGenerator(model, sampler), model, None)
+        return Session(HeliosGenerator(model, sampler), model)
     lora = _attach_camera_adapter(spec, model, notify)
     settings = WarpAsHistorySettings(
         history=WarpHistorySettings(threshold=float(values["visible_threshold"])),
@@ -118,46 +132,54 @@ def build_session(
         lora=lora,
         trigger=folder.defaults.prompt_trigger,
     )
+    source: WarpSource
     if warp is not None:
         source = GivenWarp(warp.frames, warp.mask, device)
-        return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, None)
-    memory = _memory(spec, folder, device, notify)
-    return Session(WarpAsHistoryGenerator(model, sampler, settings, memory), model, memory)
+    else:
+        source = _memory(spec, folder, device, notify)
+    return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
-def build_rollout(spec: RolloutSpec, checked: CheckedRequest, session: Session) -> Rollout:
+def build_rollout(
+    spec: RolloutSpec, checked: CheckedRequest, session: Session, notify: Notify
+) -> Rollout:
     """The empty rollout: spec and fitted photo, with the focal length settled once for all."""
-    if checked.photo is None:
+    photo = checked.photo
+    if photo is None:
         return Rollout(spec=spec, start=None)
-    intrinsics = checked.photo.intrinsics
-    if session.memory is not None and not checked.photo.focal_known:
-        intrinsics = estimated_intrinsics(session.memory.estimator, checked, session.model.device)
-    return Rollout(spec=spec, start=Start(image=checked.photo.pixels, intrinsics=intrinsics))
+    intrinsics = photo.intrinsics
+    if session.memory is not None and not photo.focal_known:
+        estimator, device = session.memory.estimator, session.model.device
+        geometry = estimate_photo(estimator, photo, device, notify)
+        intrinsics = np.asarray(geometry.intrinsics[0].double().cpu().numpy())
+    return Rollout(spec=spec, start=Start(image=photo.pixels, intrinsics=intrinsics))
 
 
-def estimated_intrinsics(
-    estimator: Estimator, checked: CheckedRequest, device: torch.device
-) -> np.ndarray:
-    """What the estimator says about a photo without EXIF focal length [3,3]."""
-    assert checked.photo is not None
-    pixels = torch.from_numpy(np.array(checked.photo.pixels)).to(device).float()
-    geometry = estimator.estimate(pixels.permute(2, 0, 1)[None] / 255)
-    return np.asarray(geometry.intrinsics[0].double().cpu().numpy())
+def announce_cut_prompt(session: Session, spec: RolloutSpec, prompt: str, notify: Notify) -> None:
+    """Tell the user when the model cannot read all of ``prompt``."""
+    text = prompt
+    if spec.method == "warp-as-history" and spec.lora != "off":
+        text = with_trigger(prompt, session.model.defaults.prompt_trigger)
+    limit = session.model.defaults.max_sequence_length
+    count = len(session.model.prompts.tokenizer(clean_prompt(text))["input_ids"])
+    if count > limit:
+        notify(f"the prompt has {count} tokens: the model reads only the first {limit}.")
 
 
 def _memory(
     spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
 ) -> KeyframeMemory:
     settings = WarpSettings(samples_per_axis=int(spec.settings["samples_per_axis"]))
-    if spec.geometry == "default":
+    if is_network(spec.geometry):
         if folder.geometry is None:
             raise WeightsError(
                 f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
                 "depth map of the photo, or --geometry flat."
             )
-        return KeyframeMemory(pi3x_estimator(folder.geometry, device), settings, device)
+        estimator = pi3x_estimator(folder.geometry, device=device)
+        return KeyframeMemory(estimator, settings, device)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
-    return KeyframeMemory(load_estimator(spec.geometry, device), settings, device, photo_only=True)
+    return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)
 
 
 def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:

@@ -1,19 +1,22 @@
-"""Depth of a photo on its own: estimate, and write as arrays, points or a picture."""
+"""Depth of a photo on its own: check the request, then estimate."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from flythrough.engine.options import check_device, check_size
 from flythrough.errors import GeometryError, WeightsError
-from flythrough.geometry.types import Geometry
 from flythrough.media.image import FittedPhoto, fit, read_photo
 from flythrough.models.catalog import ModelFolder, find_model
 
-_SUFFIXES = (".npz", ".ply", ".png")
+if TYPE_CHECKING:
+    from flythrough.geometry.types import Geometry
+
+_SUFFIXES = (".npz", ".ply", ".glb", ".png")
 
 
 @dataclass(frozen=True)
@@ -37,95 +40,44 @@ class CheckedGeometry:
     network: Path
 
 
-@dataclass(frozen=True, eq=False)
-class PhotoGeometry:
-    """A photo uint8 [H,W,3] and its geometry (one frame)."""
-
-    photo: FittedPhoto
-    geometry: Geometry
-
-
 def check_geometry(request: GeometryRequest) -> CheckedGeometry:
-    """Read the photo and check the target before anything heavy is loaded."""
-    if request.output.suffix not in _SUFFIXES:
-        raise GeometryError(
-            f"{request.output} does not end in {', '.join(_SUFFIXES)}; choose one of these."
-        )
-    if not request.output.parent.is_dir():
-        raise GeometryError(f"The folder {request.output.parent} does not exist; create it first.")
+    """Read the photo and check the target before anything heavy is loaded. Imports no torch.
+
+    Raises:
+        GeometryError: a target that cannot be written.
+        InputError: any other option that is wrong.
+    """
+    _check_target(request.output)
+    check_device(request.device)
     model = find_model(request.model)
     if model.geometry is None:
         raise WeightsError(f"The model {model.name} ships no geometry network; use --model nano.")
     size = request.size or (model.defaults.height, model.defaults.width)
+    check_size(size)
     return CheckedGeometry(request, fit(read_photo(request.image), *size), model, model.geometry)
 
 
-def estimate(checked: CheckedGeometry) -> PhotoGeometry:
-    """Run the model's geometry network on the fitted photo."""
-    import torch
+def _check_target(output: Path) -> None:
+    if output.suffix.lower() not in _SUFFIXES:
+        raise GeometryError(
+            f"The geometry file {output} must end in {', '.join(_SUFFIXES)}; rename it."
+        )
+    if not output.parent.is_dir():
+        raise GeometryError(
+            f"The folder {output.parent} of {output.name} does not exist; create it first."
+        )
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise GeometryError(
+            f"{output} is a folder or lies in one that cannot be written to; choose another name."
+        )
 
+
+def estimate(checked: CheckedGeometry, notify: Callable[[str], None]) -> Geometry:
+    """Run the model's geometry network on the fitted photo."""
     from flythrough.engine.build import pick_device
+    from flythrough.engine.photo_geometry import estimate_photo
     from flythrough.models.pi3x_estimator import pi3x_estimator
 
     device = pick_device(checked.request.device)
-    pixels = torch.from_numpy(np.array(checked.photo.pixels)).to(device).float() / 255
-    known = torch.from_numpy(checked.photo.intrinsics).float()[None].to(device)
-    geometry = pi3x_estimator(checked.network, device).estimate(
-        pixels.permute(2, 0, 1)[None], intrinsics=known if checked.photo.focal_known else None
-    )
-    return PhotoGeometry(checked.photo, geometry)
-
-
-def write_geometry(result: PhotoGeometry, output: Path) -> None:
-    """Write by suffix; the file appears whole or not at all."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            if output.suffix == ".npz":
-                np.savez_compressed(file, **_arrays(result.geometry))
-            elif output.suffix == ".ply":
-                file.write(_ply(result))
-            else:
-                _depth_png(result.geometry, file)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _arrays(geometry: Geometry) -> dict[str, np.ndarray]:
-    return {
-        "depth": geometry.depth[0].cpu().numpy(),
-        "confidence": geometry.confidence[0].cpu().numpy(),
-        "valid": geometry.valid[0].cpu().numpy(),
-        "intrinsics": geometry.intrinsics[0].cpu().numpy(),
-        "scale": np.array(str(geometry.scale)),
-    }
-
-
-def _ply(result: PhotoGeometry) -> bytes:
-    """Binary PLY of the valid points, OpenCV axes, with colours."""
-    valid = result.geometry.valid[0].cpu().numpy()
-    points = result.geometry.points_world()[0].cpu().numpy()[valid]
-    colours = result.photo.pixels[valid]
-    kinds = [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
-    rows = np.empty(len(points), dtype=kinds)
-    for i, axis in enumerate("xyz"):
-        rows[axis] = points[:, i]
-    for i, name in enumerate(("red", "green", "blue")):
-        rows[name] = colours[:, i]
-    names = {"<f4": "float", "u1": "uchar"}
-    properties = "\n".join(f"property {names[kind]} {name}" for name, kind in kinds)
-    header = (
-        "ply\nformat binary_little_endian 1.0\ncomment OpenCV axes: x right, y down, z forward\n"
-        f"element vertex {len(rows)}\n{properties}\nend_header\n"
-    )
-    return header.encode() + rows.tobytes()
-
-
-def _depth_png(geometry: Geometry, file: object) -> None:
-    from PIL import Image
-
-    from flythrough.media.picture import depth_picture
-
-    picture = depth_picture(geometry.depth[0].cpu().numpy())
-    Image.fromarray(np.asarray(picture)).save(file, format="PNG")  # type: ignore[arg-type]
+    estimator = pi3x_estimator(checked.network, device=device)
+    return estimate_photo(estimator, checked.photo, device, notify)

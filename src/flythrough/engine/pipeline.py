@@ -1,27 +1,38 @@
 """The Python entrance: ``ft.load("nano")`` gives a pipeline to call or to step.
 
 ``pipe(image, camera=..., frames=...)`` makes a clip; ``start``, ``step`` and rollouts' own
-``rewound`` give live control.
+``rewound`` give live control. Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flythrough.cameras.path_language import parse_path
+from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
-from flythrough.engine.build import Session, build_rollout, build_session, build_spec
-from flythrough.engine.plan import Leg, Plan
-from flythrough.engine.request import CHUNK_FRAMES, GenerateRequest, check
-from flythrough.engine.run import Job, advance, scene_scale
+from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.errors import InputError
 from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
+from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
+from flythrough.rollout.spec import RolloutSpec
+
+if TYPE_CHECKING:
+    from flythrough.engine.build import Session
+
+Camera = str | Path | Trajectory
+Callback = Callable[[int, str, float], None]
+"""Called with the chunk index, a label and the finished share of that chunk."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,63 +44,83 @@ class Clip:
     rollout: Rollout
 
     def save(self, path: str | Path) -> None:
-        """Write an mp4."""
-        write_video(Path(path), self.frames, self.fps, {"flythrough": self.rollout.digest()})
+        """Write .mp4, .mov or .mkv; the file appears whole or not at all."""
+        metadata = {"flythrough": self.rollout.digest(), "seed": self.rollout.spec.seed}
+        write_video(Path(path), self.frames, self.fps, metadata)
 
 
 def path(text: str, frames: int = CHUNK_FRAMES, fps: float = 16.0) -> Trajectory:
-    """A camera path from the path language."""
+    """A camera path from the path language.
+
+    Raises:
+        CameraError: words that are no path.
+    """
     return parse_path(text, frames, fps)
 
 
-def load(model: str = "nano", device: str = "auto") -> Pipeline:
-    """A pipeline over a model name or folder; weights load on the first use."""
-    find_model(model)
-    return Pipeline(model, device)
+def load(
+    model: str | Path = "nano",
+    *,
+    device: str = "auto",
+    geometry: str = "default",
+    lora: str = "default",
+) -> Pipeline:
+    """A pipeline over a model name or folder; weights load on the first use.
+
+    Args:
+        device: auto, cpu, mps, cuda or cuda:N.
+        geometry: ``default`` (the model's own network), ``flat``, or a depth file of the photo.
+        lora: ``default`` (the model's camera adapter), ``off``, or a .safetensors adapter.
+
+    Raises:
+        WeightsError: there is no such model, or its folder is incomplete.
+    """
+    find_model(str(model))
+    return Pipeline(str(model), device, geometry, lora)
 
 
 class Pipeline:
     """Photo and camera in, clip out.
 
     The loaded model is kept between calls as long as the settings that shaped it stay the same.
+    Fallbacks are announced as Python warnings.
     """
 
-    def __init__(self, model: str, device: str) -> None:
+    def __init__(
+        self, model: str, device: str = "auto", geometry: str = "default", lora: str = "default"
+    ) -> None:
         self.model, self.device = model, device
-        self._session: tuple[object, Session] | None = None
-        self._scale: dict[str, tuple[float | None, bool]] = {}
+        self.geometry, self.lora = geometry, lora
+        self._session: tuple[RolloutSpec, Session] | None = None
 
     def __call__(
         self,
         image: str | Path | None = None,
         *,
-        camera: str | None = None,
+        camera: Camera | None = None,
         prompt: str = "",
         frames: int = 66,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        callback: Callable[[int, str, float], None] | None = None,
+        callback: Callback | None = None,
     ) -> Clip:
-        """Make a clip of ``frames`` frames; ``callback(chunk, label, share)`` reports progress."""
-        request = GenerateRequest(
-            image=None if image is None else Path(image),
-            camera=camera,
-            prompt=prompt,
-            model=self.model,
-            frames=frames,
-            seed=seed,
-            size=size,
-            device=self.device,
-        )
-        checked = check(request)
-        session = self._ready(build_spec(checked))
-        rollout = build_rollout(build_spec(checked), checked, session)
+        """Make a clip of ``frames`` frames.
+
+        With a camera it follows the path (Warp-as-History); without one it starts from the image,
+        or from the prompt alone (Helios). ``size`` is (height, width).
+
+        Raises:
+            InputError: any argument that is wrong, before a model is loaded.
+        """
+        request = self._request(image, prompt, seed, size)
+        if camera is None:
+            request = replace(request, geometry="default", lora="default")
+        checked = check(replace(request, camera=camera, frames=frames))
+        session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
-        job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
-        for _ in advance(job, callback or _ignored):
-            pass
-        made = np.stack(list(job.rollout.frames()))[:frames]
-        return Clip(made, job.rollout.spec.fps, job.rollout)
+        made = self._made(session, rollout, leg, callback)
+        pixels = np.concatenate([chunk.frames for chunk in made.chunks])[:frames]
+        return Clip(pixels, made.spec.fps, made)
 
     def start(
         self,
@@ -99,56 +130,89 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped."""
-        request = GenerateRequest(
-            image=Path(image),
-            camera="static",
+        """An empty rollout from a photo, to be stepped.
+
+        Raises:
+            InputError: any argument that is wrong, before a model is loaded.
+        """
+        request = self._request(image, prompt, seed, size)
+        checked = check(replace(request, camera="static", frames=CHUNK_FRAMES))
+        return self._begin(checked)[1]
+
+    def step(
+        self,
+        rollout: Rollout,
+        camera: Camera,
+        prompt: str | None = None,
+        callback: Callback | None = None,
+    ) -> Rollout:
+        """One more chunk (33 frames) along ``camera``; the given rollout stays valid.
+
+        The path starts at the last camera: its first camera is that one and is not shown again, so
+        33 further cameras are used. A trajectory of another length is resampled over the chunk.
+
+        Raises:
+            InputError: a rollout without photo, or a path that cannot be used.
+        """
+        if rollout.start is None or rollout.last_camera() is None:
+            raise InputError("This rollout has no camera to move on from; begin with start().")
+        count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
+        if not isinstance(camera, Trajectory):
+            camera = trajectory_from(camera, count, rollout.spec.fps)
+        elif len(camera) != count:
+            camera = camera.resampled(count)
+        said = current_prompt(rollout) if prompt is None else prompt
+        session = self._ready(rollout.spec)
+        leg = Leg(len(rollout.chunks), CHUNK_FRAMES, said, camera)
+        return self._made(session, rollout, leg, callback)
+
+    def _request(
+        self,
+        image: str | Path | None,
+        prompt: str,
+        seed: int,
+        size: tuple[int, int] | None,
+    ) -> GenerateRequest:
+        return GenerateRequest(
+            image=None if image is None else Path(image),
             prompt=prompt,
             model=self.model,
             seed=seed,
             size=size,
+            geometry=self.geometry,
+            lora=self.lora,
             device=self.device,
         )
-        checked = check(request)
-        spec = build_spec(checked)
-        return build_rollout(spec, checked, self._ready(spec))
 
-    def step(self, rollout: Rollout, camera: Trajectory | str, prompt: str | None = None) -> Rollout:
-        """One more chunk along ``camera``, which starts at the last camera; the given rollout stays
-        valid."""
-        if rollout.start is None:
-            raise InputError("This rollout has no photo to move the camera in; begin with start().")
-        session = self._ready(rollout.spec)
-        extra = 1 if rollout.chunks else 0
-        trajectory = camera if isinstance(camera, Trajectory) else None
-        if trajectory is None:
-            assert isinstance(camera, str)
-            trajectory = parse_path(camera, CHUNK_FRAMES + extra, rollout.spec.fps)
-        elif len(trajectory) != CHUNK_FRAMES + extra:
-            trajectory = trajectory.resampled(CHUNK_FRAMES + extra)
-        said = rollout.spec.prompt if prompt is None else prompt
-        leg = Leg(len(rollout.chunks), CHUNK_FRAMES, said, trajectory)
-        plan = Plan((leg,), *self._scene_scale(session, rollout))
-        job = Job(session, rollout, plan)
-        for _ in advance(job, _ignored):
+    def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:
+        from flythrough.engine.build import announce_cut_prompt, build_rollout, build_spec
+
+        for text in checked.notes:
+            _announce(text)
+        spec = build_spec(checked)
+        session = self._ready(spec)
+        announce_cut_prompt(session, spec, spec.prompt, _announce)
+        return session, build_rollout(spec, checked, session, _announce)
+
+    def _made(
+        self, session: Session, rollout: Rollout, leg: Leg, callback: Callback | None
+    ) -> Rollout:
+        from flythrough.engine.run import Job, advance, scene_scale
+
+        job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
+        for _ in advance(job, callback or _ignored):
             pass
         return job.rollout
 
-    def _scene_scale(self, session: Session, rollout: Rollout) -> tuple[float | None, bool]:
-        assert rollout.start is not None
-        key = rollout.start.digest()
-        if key not in self._scale:
-            self._scale = {key: scene_scale(session, rollout)}
-        return self._scale[key]
+    def _ready(self, spec: RolloutSpec) -> Session:
+        """The session of ``spec``, whatever its seed, prompt, photo and size."""
+        from flythrough.engine.build import build_session
 
-    def _ready(self, spec: object) -> Session:
-        from flythrough.rollout.spec import RolloutSpec
-
-        assert isinstance(spec, RolloutSpec)
-        key = replace(spec, seed=0, prompt="", height=64, width=64)
+        key = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
         if self._session is None or self._session[0] != key:
-            folder = find_model(spec.model)
-            self._session = (key, build_session(spec, folder, self.device, _announce))
+            self._session = None  # the old weights must go before the new ones come
+            session = build_session(spec, find_model(spec.model), self.device, _announce)
+            self._session = key, session
         return self._session[1]
 
 
@@ -157,6 +221,8 @@ def _ignored(index: int, label: str, share: float) -> None:
 
 
 def _announce(text: str) -> None:
-    import warnings
-
-    warnings.warn(text, stacklevel=2)
+    """Warn at the line outside this package that called the pipeline."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("flythrough."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from flythrough.cameras.pose import compose
 from flythrough.cameras.trajectory import Trajectory
-from flythrough.engine.request import CHUNK_FRAMES
-from flythrough.rollout.chunk import ChunkRequest
+from flythrough.engine.warp_video import WarpRecord
+from flythrough.errors import RolloutError
+from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
+
+
+def current_prompt(rollout: Rollout) -> str:
+    """The prompt of the newest chunk, which goes on until another one is given."""
+    return rollout.chunks[-1].request.prompt if rollout.chunks else rollout.spec.prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +58,15 @@ class Plan:
     """All legs of a rollout, finished or not, and the median depth that scales them.
 
     The camera of leg n starts where leg n-1 ended. ``median_depth`` is that of the photo, in scene
-    units; None for a method without geometry.
+    units; None for a method without geometry. ``warp`` leads instead of a trajectory when it was
+    rendered elsewhere.
     """
 
     legs: tuple[Leg, ...]
     median_depth: float | None = None
     metric: bool = False
     output: str | None = None
+    warp: WarpRecord | None = None
 
     @property
     def chunks(self) -> int:
@@ -79,28 +86,43 @@ class Plan:
             "median_depth": self.median_depth,
             "metric": self.metric,
             "output": self.output,
+            "warp": None if self.warp is None else self.warp.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
-        return cls(
-            legs=tuple(Leg.from_dict(leg) for leg in data["legs"]),
-            median_depth=data["median_depth"],
-            metric=bool(data["metric"]),
-            output=data["output"],
-        )
+        """The plan that :meth:`to_dict` wrote.
+
+        Raises:
+            RolloutError: a part is missing or of the wrong kind.
+        """
+        try:
+            warp = data["warp"]
+            return cls(
+                legs=tuple(Leg.from_dict(leg) for leg in data["legs"]),
+                median_depth=data["median_depth"],
+                metric=bool(data["metric"]),
+                output=data["output"],
+                warp=None if warp is None else WarpRecord.from_dict(warp),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RolloutError(
+                f"The stored plan is damaged ({type(error).__name__} at {error}); state again what "
+                "to make with --camera or --prompt in a new rollout."
+            ) from error
 
     def extended(self, leg: Leg) -> Plan:
         """The plan with everything from ``leg.first_chunk`` on replaced by ``leg``."""
         kept = tuple(old for old in self.legs if old.first_chunk < leg.first_chunk)
-        return Plan((*kept, leg), self.median_depth, self.metric, self.output)
+        return replace(self, legs=(*kept, leg))
 
     def request(self, rollout: Rollout) -> ChunkRequest:
         """The request for the chunk that follows ``rollout``."""
         index = len(rollout.chunks)
         leg = next(leg for leg in reversed(self.legs) if leg.first_chunk <= index)
         if leg.trajectory is None:
-            return ChunkRequest(index=index, prompt=leg.prompt)
+            digest = None if self.warp is None else self.warp.digests[index]
+            return ChunkRequest(index=index, prompt=leg.prompt, warp_digest=digest)
         cameras = self._cameras(leg, rollout)
         window = slice(
             CHUNK_FRAMES * (index - leg.first_chunk), CHUNK_FRAMES * (index - leg.first_chunk + 1)
@@ -128,4 +150,4 @@ class Plan:
         if leg.first_chunk:
             resolved = resolved[1:]
         padded = resolved.padded(leg.chunks * CHUNK_FRAMES)
-        return padded.transformed(compose, pose) if leg.first_chunk else padded
+        return padded.moved(pose) if leg.first_chunk else padded

@@ -1,4 +1,7 @@
-"""A request as the user states it, checked before anything heavy is loaded. Imports no torch."""
+"""A request as the user states it, checked before anything heavy is loaded.
+
+Torch is imported only where a depth file or an adapter file has to be opened.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from flythrough.cameras.source import trajectory_from
-from flythrough.cameras.trajectory import Trajectory
-from flythrough.errors import InputError, MediaError
+from flythrough.cameras.trajectory import LengthUnit, Trajectory
+from flythrough.engine.files import check_geometry_file, check_lora, is_network
+from flythrough.engine.options import check_device, check_numbers, check_size, check_targets
+from flythrough.engine.warp_video import WarpVideo, read_warp
+from flythrough.errors import CameraError, InputError, WeightsError
 from flythrough.media.image import FittedPhoto, fit, read_photo
-from flythrough.media.video import check_video_target, read_video
 from flythrough.models.catalog import ModelFolder, find_model
+from flythrough.rollout.chunk import CHUNK_FRAMES
 
-CHUNK_FRAMES = 33
 Method = Literal["warp-as-history", "helios"]
 
 
@@ -23,11 +26,12 @@ Method = Literal["warp-as-history", "helios"]
 class GenerateRequest:
     """Everything ``flythrough generate`` and :class:`flythrough.Pipeline` accept.
 
-    ``size`` is (height, width); ``camera`` is a path in the path language or a camera file.
+    ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
+    trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
     """
 
     image: Path | None = None
-    camera: str | None = None
+    camera: str | Path | Trajectory | None = None
     warp: Path | None = None
     warp_mask: Path | None = None
     prompt: str = ""
@@ -46,16 +50,8 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class WarpVideo:
-    """A pre-rendered warp: ``frames`` uint8 [T,H,W,3] and ``mask`` uint8 [T,H,W] (255 = seen)."""
-
-    frames: np.ndarray
-    mask: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class CheckedRequest:
-    """A request whose every part was read and found consistent."""
+    """A request whose every part was read and found consistent; ``notes`` are for the user."""
 
     request: GenerateRequest
     method: Method
@@ -64,6 +60,7 @@ class CheckedRequest:
     photo: FittedPhoto | None
     trajectory: Trajectory | None
     warp: WarpVideo | None
+    notes: tuple[str, ...] = ()
 
     @property
     def chunks(self) -> int:
@@ -77,29 +74,89 @@ def check(request: GenerateRequest) -> CheckedRequest:
         InputError: any option that is wrong, contradictory or without effect.
     """
     method = _method(request)
-    _check_numbers(request)
-    for target in (request.output, request.save_warp):
-        if target is not None:
-            check_video_target(target)
+    check_numbers(request.frames, request.seed, request.steps)
+    check_device(request.device)
+    check_targets(request.output, request.save_warp, request.rollout)
     model = find_model(request.model)
     size = request.size or (model.defaults.height, model.defaults.width)
-    _check_size(size)
-    if request.rollout is not None and (request.rollout / "rollout.json").exists():
-        raise InputError(
-            f"{request.rollout} already holds a rollout; run `flythrough continue "
-            f"{request.rollout}` or name another folder."
-        )
-    trajectory = None
-    if request.camera is not None:
-        trajectory = trajectory_from(request.camera, request.frames, model.defaults.fps)
+    check_size(size)
     photo = None if request.image is None else fit(read_photo(request.image), *size)
+    trajectory = _trajectory(request, model.defaults.fps)
     warp = None
     if request.warp is not None:
-        warp = _read_warp(request.warp, request.warp_mask, request.frames, size)
-    return CheckedRequest(request, method, model, size, photo, trajectory, warp)
+        warp = read_warp(request.warp, request.warp_mask, request.frames, size)
+    if method == "warp-as-history":
+        _check_files(request, model, photo)
+    notes = _notes(request, photo, trajectory, warp)
+    return CheckedRequest(request, method, model, size, photo, trajectory, warp, notes)
+
+
+def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
+    camera, frames = request.camera, request.frames
+    if camera is None:
+        return None
+    if isinstance(camera, Trajectory):
+        trajectory = camera.padded(frames)[:frames]
+    else:
+        trajectory = trajectory_from(camera, frames, fps)
+    if trajectory.unit is LengthUnit.METRE and not is_network(request.geometry):
+        raise CameraError(
+            f"The camera path is in metres but --geometry {request.geometry} has no metric scale; "
+            "write the amounts without 'm', as multiples of the median depth."
+        )
+    return trajectory
+
+
+def _check_files(request: GenerateRequest, model: ModelFolder, photo: FittedPhoto | None) -> None:
+    check_lora(request.lora)
+    if request.warp is not None:
+        return
+    if is_network(request.geometry):
+        if model.geometry is None:
+            raise WeightsError(
+                f"The model {model.name} ships no geometry network; give --geometry FILE with a "
+                "depth map of the photo, or --geometry flat."
+            )
+    elif photo is not None:
+        check_geometry_file(request.geometry, photo.pixels)
+
+
+def _notes(
+    request: GenerateRequest,
+    photo: FittedPhoto | None,
+    trajectory: Trajectory | None,
+    warp: WarpVideo | None,
+) -> tuple[str, ...]:
+    notes = []
+    if photo is not None and photo.scale > 1:
+        notes.append(
+            f"the photo {request.image} is smaller than the video and is enlarged "
+            f"{photo.scale:.2g} times."
+        )
+    if isinstance(request.camera, Trajectory) and len(request.camera) != request.frames:
+        what = "cut" if len(request.camera) > request.frames else "held at its last camera"
+        notes.append(
+            f"the trajectory has {len(request.camera)} cameras for {request.frames} frames: it is "
+            f"{what}."
+        )
+    if warp is not None and warp.given > request.frames:
+        notes.append(
+            f"the warp {request.warp} has {warp.given} frames: only the first {request.frames} are "
+            "used."
+        )
+    if trajectory is not None and not is_network(request.geometry):
+        unknown = photo is not None and not photo.focal_known
+        if unknown and trajectory.intrinsics is None:
+            notes.append(
+                f"the photo {request.image} states no focal length: it is taken from the geometry "
+                f"{request.geometry} or assumed as 60 degrees across."
+            )
+    return tuple(notes)
 
 
 def _method(request: GenerateRequest) -> Method:
+    if request.warp_mask is not None and request.warp is None:
+        raise InputError("--warp-mask has no effect without --warp; give both or neither.")
     controlled = request.camera is not None or request.warp is not None
     method: Method = request.method or ("warp-as-history" if controlled else "helios")
     if method == "warp-as-history":
@@ -118,80 +175,35 @@ def _check_camera_method(request: GenerateRequest, controlled: bool) -> None:
     if request.camera is not None and request.warp is not None:
         raise InputError("--camera and --warp were both given; keep the one that should lead.")
     if request.image is None:
-        raise InputError("A camera path needs a photo to start from; give IMAGE.")
+        what = "camera path" if request.camera is not None else "warp"
+        raise InputError(f"A {what} needs a photo to start from, and none was given; give IMAGE.")
     if request.warp is not None and request.geometry != "default":
         raise InputError(
             f"--geometry {request.geometry} has no effect with a pre-rendered --warp; drop it."
         )
-    if request.warp_mask is not None and request.warp is None:
-        raise InputError("--warp-mask has no effect without --warp; give both or neither.")
+    if request.warp is not None and request.save_warp is not None:
+        raise InputError(
+            f"--save-warp {request.save_warp} has no effect with a pre-rendered --warp, which is "
+            "the warp already; drop it."
+        )
 
 
 def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
-    if controlled or request.warp_mask is not None:
+    if controlled:
         raise InputError(
             "Method 'helios' follows no camera; drop --camera/--warp or use --method "
             "warp-as-history."
         )
     for name, value in (("--geometry", request.geometry), ("--lora", request.lora)):
         if value != "default":
-            raise InputError(f"{name} {value} has no effect with --method helios; drop it.")
-    if request.save_warp is not None:
-        raise InputError("--save-warp has no effect with --method helios; drop it.")
-    if request.image is None and not request.prompt:
-        raise InputError("Neither an image nor a prompt was given; give IMAGE or --prompt TEXT.")
-
-
-def _check_numbers(request: GenerateRequest) -> None:
-    if not 1 <= request.frames <= 100_000:
-        raise InputError(f"--frames {request.frames} is out of range; give 1 to 100000.")
-    if not 0 <= request.seed < 2**63:
-        raise InputError(f"--seed {request.seed} is out of range; give 0 to 2**63 - 1.")
-    if request.steps is not None and (
-        len(request.steps) != 3 or any(n < 1 or n > 50 for n in request.steps)
-    ):
-        given = ",".join(map(str, request.steps))
-        raise InputError(f"--steps {given} must be three counts from 1 to 50, such as 2,2,2.")
-
-
-def _check_size(size: tuple[int, int]) -> None:
-    for side, value in zip(("height", "width"), size, strict=True):
-        if value < 64 or value > 4096 or value % 64:
-            near = max(64, round(value / 64) * 64)
             raise InputError(
-                f"The {side} {value} must be a multiple of 64 from 64 to 4096 (three pyramid "
-                f"stages of 16-pixel tokens); try {near}."
+                f"{name} {value} has no effect without a camera (method helios); drop it or give "
+                "--camera."
             )
-
-
-def _read_warp(
-    video: Path, mask: Path | None, frames: int, size: tuple[int, int]
-) -> WarpVideo:
-    clip = read_video(video).frames
-    needed = -(-frames // CHUNK_FRAMES) * CHUNK_FRAMES
-    if len(clip) < frames:
-        raise MediaError(
-            f"The warp video {video} has {len(clip)} frames but {frames} are to be made; give a "
-            f"longer warp or --frames {len(clip)}."
+    if request.save_warp is not None:
+        raise InputError(
+            f"--save-warp {request.save_warp} has no effect without a camera (method helios); drop "
+            "it or give --camera."
         )
-    _check_same_size(video, clip, size)
-    seen = np.full(clip.shape[:3], 255, np.uint8)
-    if mask is not None:
-        pixels = read_video(mask).frames
-        if len(pixels) != len(clip):
-            raise MediaError(
-                f"The mask {mask} has {len(pixels)} frames but its warp has {len(clip)}; they must "
-                "be equally long."
-            )
-        _check_same_size(mask, pixels, size)
-        seen = pixels.mean(axis=3).round().astype(np.uint8)
-    last = np.minimum(np.arange(needed), len(clip) - 1)
-    return WarpVideo(clip[last], seen[last])
-
-
-def _check_same_size(path: Path, frames: np.ndarray, size: tuple[int, int]) -> None:
-    if frames.shape[1:3] != size:
-        raise MediaError(
-            f"{path} is {frames.shape[1]}x{frames.shape[2]} but the output is {size[0]}x{size[1]}; "
-            f"give --size {frames.shape[1]}x{frames.shape[2]} or render the warp at the output size."
-        )
+    if request.image is None and not request.prompt.strip():
+        raise InputError("Neither an image nor a prompt was given; give IMAGE or --prompt TEXT.")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
-from flythrough.engine.build import build_session
-from flythrough.engine.plan import Leg, Plan
-from flythrough.engine.run import Job, Notify
-from flythrough.errors import RolloutError
+from flythrough.engine.files import check_unchanged
+from flythrough.engine.options import check_device, check_numbers
+from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.warp_video import WarpVideo, reread_warp
+from flythrough.errors import RolloutError, WeightsError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import find_model
 from flythrough.rollout import store
+from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
 
-_DEFAULT_FRAMES = 33
+if TYPE_CHECKING:
+    from flythrough.engine.run import Job
+
+_DEFAULT_FRAMES = CHUNK_FRAMES
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,24 @@ class ResumeRequest:
 
 @dataclass(frozen=True, eq=False)
 class CheckedResume:
-    """A stored rollout, the plan it will follow, and where the video goes."""
+    """A stored rollout, the plan it will follow, where the video goes, and notes for the user."""
 
     request: ResumeRequest
     rollout: Rollout
     plan: Plan
     output: Path
+    warp: WarpVideo | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check_resume(request: ResumeRequest) -> CheckedResume:
-    """Read the folder and lay out the work; nothing heavy is loaded.
+    """Read the folder and lay out the work; nothing heavy is loaded and nothing is written.
 
     Raises:
         RolloutError: nothing is left to do, or the options contradict the rollout.
+        WeightsError: the model is gone or changed.
     """
+    check_device(request.device)
     rollout = store.load(request.folder)
     plan = Plan.from_dict(store.read_plan(request.folder))
     output = request.output or (Path(plan.output) if plan.output else None)
@@ -55,19 +66,42 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
             f"The rollout {request.folder} names no output video; give one with -o OUT.mp4."
         )
     check_video_target(output)
+    _check_sources(rollout)
+    warp: WarpVideo | None = None
+    notes: tuple[str, ...] = ()
     if request.camera is None and request.prompt is None:
         _check_unfinished(request, rollout, plan)
-        return CheckedResume(request, rollout, plan, output)
-    leg = _new_leg(request, rollout, plan)
-    return CheckedResume(request, rollout, plan.extended(leg), output)
+        if plan.warp is not None:
+            warp = reread_warp(plan.warp, plan.frames, rollout.size)
+    else:
+        plan, notes = _extended(request, rollout, plan)
+    plan.request(rollout)  # refuses a path that does not resolve
+    return CheckedResume(request, rollout, plan, output, warp, notes)
 
 
-def resume_job(checked: CheckedResume, notify: Notify) -> Job:
+def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     """Load the model of the rollout and store the new plan."""
-    spec = checked.rollout.spec
-    session = build_session(spec, find_model(spec.model), checked.request.device, notify)
-    store.write_plan(checked.request.folder, checked.plan.to_dict())
-    return Job(session, checked.rollout, checked.plan, checked.request.folder)
+    from flythrough.engine.build import announce_cut_prompt, build_session
+    from flythrough.engine.run import Job
+
+    for text in checked.notes:
+        notify(text)
+    spec, request = checked.rollout.spec, checked.request
+    session = build_session(spec, find_model(spec.model), request.device, notify, checked.warp)
+    if request.prompt is not None:
+        announce_cut_prompt(session, spec, request.prompt, notify)
+    store.write_plan(request.folder, checked.plan.to_dict())
+    return Job(session, checked.rollout, checked.plan, request.folder)
+
+
+def _check_sources(rollout: Rollout) -> None:
+    spec = rollout.spec
+    if find_model(spec.model).digest() != spec.model_digest:
+        raise WeightsError(
+            f"The model {spec.model} is not the one this rollout was made with (its weights "
+            "changed); restore the old weights or start a new rollout."
+        )
+    check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
 
 
 def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> None:
@@ -83,23 +117,34 @@ def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> N
         )
 
 
-def _new_leg(request: ResumeRequest, rollout: Rollout, plan: Plan) -> Leg:
-    frames = request.frames or _DEFAULT_FRAMES
-    if frames < 1:
-        raise RolloutError(f"--frames {frames} is not positive; give at least 1.")
-    trajectory = _new_trajectory(request, rollout, frames)
-    if rollout.spec.method == "warp-as-history" and plan.median_depth is None:
+def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
+    frames = _DEFAULT_FRAMES if request.frames is None else request.frames
+    check_numbers(frames, rollout.spec.seed)
+    if plan.warp is not None:
         raise RolloutError(
             f"The rollout {request.folder} followed a pre-rendered warp, which has no geometry to "
             "continue from; start a new one with --camera."
         )
-    prompt = rollout.spec.prompt if request.prompt is None else request.prompt
-    return Leg(len(rollout.chunks), frames, prompt, trajectory)
+    prompt = current_prompt(rollout) if request.prompt is None else request.prompt
+    trajectory = _new_trajectory(request, rollout, frames)
+    done = len(rollout.chunks)
+    notes = []
+    if done < plan.chunks:
+        notes.append(
+            f"chunks {done + 1} to {plan.chunks} of the old plan are not made: the new leg takes "
+            "their place."
+        )
+    elif done and plan.frames % CHUNK_FRAMES:
+        notes.append(
+            f"the old video ended at frame {plan.frames}: it now runs to the end of its last "
+            f"chunk, frame {done * CHUNK_FRAMES}, before the new leg begins."
+        )
+    if trajectory is not None and request.camera is None:
+        notes.append("no --camera was given: the camera stands still.")
+    return plan.extended(Leg(done, frames, prompt, trajectory)), tuple(notes)
 
 
-def _new_trajectory(
-    request: ResumeRequest, rollout: Rollout, frames: int
-) -> Trajectory | None:
+def _new_trajectory(request: ResumeRequest, rollout: Rollout, frames: int) -> Trajectory | None:
     if rollout.spec.method == "helios":
         if request.camera is not None:
             raise RolloutError(

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from flythrough.engine.build import Session, build_rollout, build_session, build_spec
+from flythrough.engine.build import (
+    Session,
+    announce_cut_prompt,
+    build_rollout,
+    build_session,
+    build_spec,
+)
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
+from flythrough.errors import FaultError
 from flythrough.geometry.types import ScaleKind
-from flythrough.media.video import VideoWriter, write_video
+from flythrough.media.video import VideoWriter
 from flythrough.rollout import store
+from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
 
 Notify = Callable[[str], None]
@@ -38,13 +47,18 @@ class Job:
 def start_job(checked: CheckedRequest, notify: Notify) -> Job:
     """Load the model, settle focal length and scale, and create the folder if one was named."""
     request = checked.request
+    for text in checked.notes:
+        notify(text)
     spec = build_spec(checked)
     session = build_session(spec, checked.model, request.device, notify, checked.warp)
-    rollout = build_rollout(spec, checked, session)
+    announce_cut_prompt(session, spec, request.prompt, notify)
+    rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)
     output = None if request.output is None else str(request.output.resolve())
     depth, metric = scene_scale(session, rollout)
-    plan = Plan((leg,), depth, metric, output)
+    warp = None if checked.warp is None else checked.warp.record
+    plan = Plan((leg,), depth, metric, output, warp)
+    plan.request(rollout)  # a path that does not resolve must fail before anything is written
     if request.rollout is not None:
         store.create(request.rollout, rollout)
         store.write_plan(request.rollout, plan.to_dict())
@@ -55,8 +69,9 @@ def scene_scale(session: Session, rollout: Rollout) -> tuple[float | None, bool]
     """Median depth of the photo and whether it is in metres."""
     if session.memory is None:
         return None, False
-    geometry = session.memory.photo_geometry(rollout)
-    return float(geometry.median_depth()), geometry.scale is ScaleKind.METRIC
+    with torch.inference_mode():
+        geometry = session.memory.photo_geometry(rollout)
+        return float(geometry.median_depth()), geometry.scale is ScaleKind.METRIC
 
 
 def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
@@ -78,7 +93,7 @@ def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
 
 def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
     """The trimmed video of a rollout; returns the number of frames written."""
-    count = min(plan.frames, len(rollout.chunks) * 33)
+    count = min(plan.frames, len(rollout.chunks) * CHUNK_FRAMES)
     metadata = {"flythrough": rollout.digest(), "seed": rollout.spec.seed}
     with VideoWriter(output, rollout.spec.fps, metadata=metadata) as writer:
         for number, frame in enumerate(rollout.frames()):
@@ -90,10 +105,15 @@ def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
 
 def write_warp(job: Job, output: Path) -> None:
     """The warp video the finished rollout was conditioned on, unseen pixels black."""
-    frames: list[np.ndarray] = []
-    for index, chunk in enumerate(job.rollout.chunks):
-        clip = job.session.generator.source.warp(job.rollout.kept(index), chunk.request)
-        shown = clip.rgb * (clip.visible[:, None] > 0.5)
-        pixels = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-        frames.extend(pixels.cpu().numpy())
-    write_video(output, frames[: job.plan.frames], job.rollout.spec.fps, {})
+    source = job.session.source
+    if source is None:
+        raise FaultError(f"The method {job.rollout.spec.method} renders no warp to write.")
+    left = job.plan.frames
+    with VideoWriter(output, job.rollout.spec.fps) as writer, torch.inference_mode():
+        for index, chunk in enumerate(job.rollout.chunks):
+            clip = source.warp(job.rollout.kept(index), chunk.request)
+            shown = clip.rgb * (clip.visible[:, None] > 0.5)
+            pixels = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+            for frame in np.ascontiguousarray(pixels.cpu().numpy())[:left]:
+                writer.write(frame)
+            left -= len(pixels)

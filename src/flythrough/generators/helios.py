@@ -17,7 +17,7 @@ from torch import Tensor
 from flythrough import seeds
 from flythrough.conditioning.history import native_history, target_indices
 from flythrough.generators.base import Report, SamplerSettings, silent
-from flythrough.models.history_tokens import History
+from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
@@ -58,7 +58,7 @@ class HeliosGenerator:
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
             native = self.native(rollout, request)
-            return self.finish(rollout, request, lambda stage: native, report)
+            return self.finish(rollout, request, lambda _stage: native, report)
 
     def finish(
         self,
@@ -67,7 +67,11 @@ class HeliosGenerator:
         conditioning: Callable[[int], StageConditioning],
         report: Report,
     ) -> Chunk:
-        """Sample latents under ``conditioning(stage)``, keep the first frame, decode."""
+        """Sample latents under ``conditioning(stage)``, keep the first frame, decode.
+
+        ``conditioning`` is asked once as each pyramid stage begins; the history is embedded then
+        and serves all steps of the stage.
+        """
         started = time.monotonic()
         latents = self._sample(rollout, request, conditioning, report)
         if request.index == 0 and rollout.start is not None:
@@ -88,7 +92,7 @@ class HeliosGenerator:
         """The published history layout: anchor frame, then the last 19 latents."""
         return StageConditioning(
             history=native_history(self.past(rollout), self.prefix(rollout)),
-            target=target_indices(1).to(self.model.device),
+            target=target_indices(1, device=self.model.device),
             embedding=self.embedding(request.prompt),
         )
 
@@ -134,15 +138,17 @@ class HeliosGenerator:
     ) -> Tensor:
         settings, spec = self.settings, rollout.spec
         amplify = settings.amplify_first_chunk and request.index == 0
-        calls = sum(settings.steps) * (2 if amplify else 1)
-        done = 0
+        current: tuple[int, StageConditioning, PackedHistory] | None = None
 
         def denoise(x: Tensor, timestep: Tensor, stage: int) -> Tensor:
-            nonlocal done
-            velocity = self.denoise(x, timestep, conditioning(stage))
-            done += 1
-            report("denoise", 0.15 + 0.75 * done / calls)
-            return velocity
+            nonlocal current
+            if current is None or current[0] != stage:
+                chosen = conditioning(stage)
+                current = stage, chosen, self.model.transformer.pack_history(chosen.history)
+            return self.denoise(x, timestep, current[1], current[2])
+
+        def on_step(done: int, total: int) -> None:
+            report("denoise", 0.15 + 0.75 * done / total)
 
         def fresh_block_noise(stage: int, shape: torch.Size) -> Tensor:
             source = seeds.generator(spec.seed, request.index, "block-noise", stage)
@@ -156,9 +162,12 @@ class HeliosGenerator:
             steps=settings.steps,
             amplify=amplify,
             reference=settings.reference,
+            on_step=on_step,
         )
 
-    def denoise(self, x: Tensor, timestep: Tensor, stage: StageConditioning) -> Tensor:
+    def denoise(
+        self, x: Tensor, timestep: Tensor, stage: StageConditioning, history: PackedHistory
+    ) -> Tensor:
         """One call of the network; float32 in and out."""
         transformer = self.model.transformer
         velocity = transformer(
@@ -166,7 +175,7 @@ class HeliosGenerator:
             timestep,
             stage.embedding.to(transformer.dtype),
             indices_hidden_states=stage.target,
-            history=stage.history,
+            history=history,
         )
         return velocity.float()
 

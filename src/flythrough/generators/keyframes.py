@@ -2,7 +2,7 @@
 
 Keyframes are the photo and the last frame of the newest chunk. Their cameras are the ones that were
 asked for, so nothing drifts by re-estimation; the new keyframe's depth is scaled to agree with what
-the photo's geometry shows from there (Warp-as-History section 3, with the corrections of spec 13.3).
+the photo's geometry shows from there (Warp-as-History section 3, corrected as in its 13.3).
 """
 
 from __future__ import annotations
@@ -95,4 +95,3 @@ class KeyframeMemory:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device, torch.float32)
-

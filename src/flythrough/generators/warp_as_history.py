@@ -84,9 +84,7 @@ class WarpAsHistoryGenerator:
             chunk = self.helios.finish(rollout, request, conditioning, report)
         return replace(chunk, timings={"condition": conditioned, **chunk.timings})
 
-    def warped(
-        self, rollout: Rollout, request: ChunkRequest, warp: WarpClip
-    ) -> StageConditioning:
+    def warped(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> StageConditioning:
         """History with the encoded warp at the target's frame indices (spec section 6)."""
         settings = self.settings
         latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
@@ -94,7 +92,7 @@ class WarpAsHistoryGenerator:
         past = self.helios.past(rollout)
         history, target = warped_history(
             self._noised(rollout, "prefix-noise", None, self.helios.prefix(rollout)),
-            past[:, :, -sum(settings.history.prev_sizes) :],
+            past,
             self._noised(rollout, "warp-noise", request.index, latents),
             visible,
             settings=settings.history,

@@ -1,6 +1,7 @@
 """Depth and normal discontinuities, where a depth map must be cut before it is moved.
 
-Definitions of the published geometry utilities (Pi3X specification 7); batched over frames.
+The definitions are those of Pi3X's published geometry utilities, batched over frames;
+Warp-as-History cuts its meshes by the same rule.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def _extremes(values: Tensor, valid: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
@@ -17,8 +18,8 @@ def _extremes(values: Tensor, valid: Tensor, kernel: int) -> tuple[Tensor, Tenso
     low = values.masked_fill(~valid, -math.inf)[:, None]
     high = (-values).masked_fill(~valid, -math.inf)[:, None]
     pad = kernel // 2
-    largest = F.max_pool2d(low, kernel, 1, pad)[:, 0]
-    smallest = -F.max_pool2d(high, kernel, 1, pad)[:, 0]
+    largest = functional.max_pool2d(low, kernel, 1, pad)[:, 0]
+    smallest = -functional.max_pool2d(high, kernel, 1, pad)[:, 0]
     return largest, smallest
 
 
@@ -55,8 +56,8 @@ def points_to_normals(points: Tensor, mask: Tensor | None = None) -> tuple[Tenso
     if mask is not None:
         valid = valid & mask
     clean = torch.where(valid[..., None], points, torch.zeros_like(points))
-    around = F.pad(clean, (0, 0, 1, 1, 1, 1))
-    known = F.pad(valid, (1, 1, 1, 1))
+    around = functional.pad(clean, (0, 0, 1, 1, 1, 1))
+    known = functional.pad(valid, (1, 1, 1, 1))
     up, down = around[:, :-2, 1:-1] - clean, around[:, 2:, 1:-1] - clean
     left, right = around[:, 1:-1, :-2] - clean, around[:, 1:-1, 2:] - clean
     seen_up, seen_down = known[:, :-2, 1:-1], known[:, 2:, 1:-1]
@@ -71,10 +72,10 @@ def points_to_normals(points: Tensor, mask: Tensor | None = None) -> tuple[Tenso
     found = torch.zeros_like(valid)
     for first, second, both in pairs:
         use = both & valid
-        normal = F.normalize(torch.linalg.cross(first, second, dim=-1), dim=-1, eps=1e-12)
+        normal = functional.normalize(torch.linalg.cross(first, second, dim=-1), dim=-1, eps=1e-12)
         total = total + torch.where(use[..., None], normal, torch.zeros_like(normal))
         found = found | use
-    return torch.nan_to_num(F.normalize(total, dim=-1, eps=1e-12)), found
+    return torch.nan_to_num(functional.normalize(total, dim=-1, eps=1e-12)), found
 
 
 def normal_edge(
@@ -87,10 +88,10 @@ def normal_edge(
     """
     batch, height, width, _ = normals.shape
     valid = torch.ones_like(normals[..., 0], dtype=torch.bool) if mask is None else mask
-    unit = F.normalize(normals, dim=-1, eps=1e-12)
+    unit = functional.normalize(normals, dim=-1, eps=1e-12)
     pad = kernel // 2
-    padded = F.pad(unit.permute(0, 3, 1, 2), (pad, pad, pad, pad), mode="replicate")
-    seen = F.pad(valid[:, None].float(), (pad, pad, pad, pad), mode="replicate") > 0.5
+    padded = functional.pad(unit.permute(0, 3, 1, 2), (pad, pad, pad, pad), mode="replicate")
+    seen = functional.pad(valid[:, None].float(), (pad, pad, pad, pad), mode="replicate") > 0.5
     largest = torch.zeros(batch, height, width, device=normals.device, dtype=normals.dtype)
     for dy in range(kernel):
         for dx in range(kernel):
@@ -98,7 +99,7 @@ def normal_edge(
             cosine = (unit.permute(0, 3, 1, 2) * padded[window]).sum(1).clamp(-1, 1)
             angle = torch.where(seen[window][:, 0], torch.arccos(cosine), 0.0)
             largest = torch.maximum(largest, angle)
-    spread = F.max_pool2d(largest[:, None], kernel, 1, pad)[:, 0]
+    spread = functional.max_pool2d(largest[:, None], kernel, 1, pad)[:, 0]
     return (spread > math.radians(tol_deg)) & valid
 
 
@@ -121,7 +122,8 @@ def depth_normal_edge(
     if mask is not None:
         valid = valid & mask
     normals, known = points_to_normals(points, valid)
-    by_depth = depth_edge(torch.where(valid, z, torch.ones_like(z)), rtol=rtol, kernel=kernel,
-                          mask=valid)
+    by_depth = depth_edge(
+        torch.where(valid, z, torch.ones_like(z)), rtol=rtol, kernel=kernel, mask=valid
+    )
     by_normal = normal_edge(normals, tol_deg=tol_deg, kernel=kernel, mask=known)
     return by_depth & valid & by_normal

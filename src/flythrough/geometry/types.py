@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flythrough.errors import GeometryError
+from flythrough.geometry.quantile import quantile
 
 
 class ScaleKind(StrEnum):
@@ -21,10 +23,12 @@ class ScaleKind(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Depth and cameras of N frames, float32.
+    """Depth and cameras of N frames, float32, all on one device.
 
     Attributes:
-        depth: [N,H,W] z-depth (along the optical axis, not the ray), 0 where invalid.
+        depth: [N,H,W] z-depth (along the optical axis, not the ray), 0 where nothing is known. A
+            positive value at a pixel that is not ``valid`` is a guess, used only when nothing
+            better exists.
         confidence: [N,H,W] in [0,1].
         valid: [N,H,W] bool; valid pixels have a finite positive depth.
         intrinsics: [N,3,3] in pixels of H x W, pixel centres at half-integers.
@@ -32,7 +36,7 @@ class Geometry:
         scale: what is known about the unit.
 
     Raises:
-        GeometryError: shapes that disagree, or a valid pixel without positive depth.
+        GeometryError: shapes that disagree, or a valid pixel without finite positive depth.
     """
 
     depth: Tensor
@@ -43,6 +47,11 @@ class Geometry:
     scale: ScaleKind
 
     def __post_init__(self) -> None:
+        if self.depth.ndim != 3 or self.depth.numel() == 0:
+            raise GeometryError(
+                f"The geometry's depth has shape {tuple(self.depth.shape)}; give [N, H, W] with at "
+                "least one pixel."
+            )
         n = len(self.depth)
         expected = {
             "confidence": tuple(self.depth.shape),
@@ -56,6 +65,12 @@ class Geometry:
                     f"The geometry's {name} has shape {tuple(getattr(self, name).shape)} but its "
                     f"depth asks for {shape}; give one entry a frame."
                 )
+        wrong = self.valid & ~((self.depth > 0) & torch.isfinite(self.depth))
+        if bool(wrong.any()):
+            raise GeometryError(
+                f"The geometry marks {int(wrong.sum())} pixel(s) valid whose depth is not finite "
+                "and positive; clear valid there."
+            )
 
     def __len__(self) -> int:
         return len(self.depth)
@@ -65,18 +80,21 @@ class Geometry:
         """(height, width)."""
         return self.depth.shape[1], self.depth.shape[2]
 
+    def _tensors(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
     def frame(self, index: int) -> Geometry:
-        """The geometry of one frame (N = 1)."""
-        window = slice(index, index + 1) if index >= 0 else slice(index, index + 1 or None)
-        return replace(
-            self, **{k: v[window] for k, v in vars(self).items() if isinstance(v, Tensor)}
-        )
+        """The geometry of one frame (N = 1); negative indices count from the end."""
+        if not -len(self) <= index < len(self):
+            raise GeometryError(
+                f"Frame {index} was asked for but the geometry has {len(self)}; count from 0."
+            )
+        at = index % len(self)
+        return replace(self, **{k: v[at : at + 1] for k, v in self._tensors().items()})
 
     def to(self, device: torch.device | str) -> Geometry:
         """The same values on another device."""
-        return replace(
-            self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        )
+        return replace(self, **{k: v.to(device) for k, v in self._tensors().items()})
 
     def points_camera(self) -> Tensor:
         """Points [N,H,W,3] in each camera's frame."""
@@ -84,32 +102,33 @@ class Geometry:
 
     def points_world(self) -> Tensor:
         """Points [N,H,W,3] in the world frame."""
-        rotation = self.world_from_camera[:, None, None, :3, :3]
-        offset = self.world_from_camera[:, None, None, :3, 3]
-        return (rotation @ self.points_camera()[..., None])[..., 0] + offset
+        return moved(self.points_camera(), self.world_from_camera)
 
     def median_depth(self, frame: int = 0) -> Tensor:
         """Median over valid pixels of one frame (scalar); 1 where nothing is valid."""
         depths = self.depth[frame][self.valid[frame]]
-        return depths.median() if len(depths) else self.depth.new_ones(())
+        return quantile(depths, 0.5) if len(depths) else self.depth.new_ones(())
 
     def placed(self, world_from_camera: Tensor) -> Geometry:
         """The same depth seen from other cameras [N,4,4]."""
         return replace(self, world_from_camera=world_from_camera)
 
     def with_depth_scaled(self, factor: Tensor | float) -> Geometry:
-        """Depth times ``factor`` with the cameras left where they are."""
+        """Depth times a positive ``factor`` with the cameras left where they are."""
         return replace(self, depth=self.depth * factor)
 
     def scaled(self, factor: Tensor | float) -> Geometry:
-        """Depth and camera positions times ``factor``: the whole scene in another unit."""
+        """Depth and camera positions times a positive ``factor``: the scene in another unit."""
         cameras = self.world_from_camera.clone()
         cameras[:, :3, 3] *= factor
         return replace(self, depth=self.depth * factor, world_from_camera=cameras)
 
 
 def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """Camera-frame points [N,H,W,3] from z-depth [N,H,W]; pixel centres at half-integers."""
+    """Camera-frame points [N,H,W,3] from z-depth [N,H,W] and pinhole matrices [N,3,3].
+
+    Pixel centres at half-integers: the ray of pixel (0,0) goes through image position (0.5, 0.5).
+    """
     height, width = depth.shape[1:]
     u = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
     v = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
@@ -118,3 +137,9 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
     x = (u[None, None, :] - cx) / fx * depth
     y = (v[None, :, None] - cy) / fy * depth
     return torch.stack((x, y, depth), dim=-1)
+
+
+def moved(points: Tensor, world_from_camera: Tensor) -> Tensor:
+    """Camera-frame points [N,H,W,3] in the world frame of cameras [N,4,4]."""
+    rotation = world_from_camera[:, None, :3, :3].transpose(-1, -2)
+    return points @ rotation + world_from_camera[:, None, None, :3, 3]

@@ -32,8 +32,9 @@ MIN_SIDE = 32
 MAX_PIXELS = 178_000_000
 """Twice the pixel count at which Pillow starts to suspect a decompression bomb."""
 
-# Vector and page formats are left out: Pillow hands some of them to other programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "TGA")
+# Vector and page formats are left out: Pillow hands some of them to other programs. Multi-picture
+# JPEG (MPO) is read through JPEG.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "TGA")
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _EXIF_FOLDER, _EXIF_FOCAL_35MM = 0x8769, 0xA405
 
@@ -147,8 +148,10 @@ def write_picture(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def _decode(data: bytes, path: Path) -> tuple[np.ndarray, float | None]:
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]  # older Pillow knows no AVIF
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
             _check_size(picture, path)
             focal = _focal_35mm(picture)
             picture.load()

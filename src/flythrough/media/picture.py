@@ -85,14 +85,14 @@ def contact_sheet(
     return np.array(canvas)
 
 
-def strip(frames: Sequence[np.ndarray] | np.ndarray, count: int = 8) -> np.ndarray:
+def strip(frames: Sequence[np.ndarray] | np.ndarray, count: int = 8, gap: int = 2) -> np.ndarray:
     """At most ``count`` frames of a clip, evenly spread from the first to the last, in one row.
 
     Args:
         frames: uint8 [T,H,W,3], or T arrays [H,W,3] of one size.
 
     Returns:
-        uint8 [H, count * W, 3] without gaps.
+        uint8 [H, count * W + (count - 1) * gap, 3].
 
     Raises:
         MediaError: no frame, a wrong array, or ``count`` below 1.
@@ -102,7 +102,7 @@ def strip(frames: Sequence[np.ndarray] | np.ndarray, count: int = 8) -> np.ndarr
     if len(frames) == 0:
         raise MediaError("A strip got no frames; give at least one.")
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
-    return side_by_side(*(np.asarray(frames[index]) for index in chosen), gap=0)
+    return side_by_side(*(np.asarray(frames[index]) for index in chosen), gap=gap)
 
 
 def side_by_side(*pictures: np.ndarray, gap: int = _GAP) -> np.ndarray:
@@ -138,7 +138,7 @@ def depth_picture(
 ) -> np.ndarray:
     """A depth map in colour: light and warm is near, dark and blue is far, grey is invalid.
 
-    Colour follows 1/depth, which is what moves pixels when the camera moves.
+    Equal steps of colour are equal ratios of depth, so near and far parts show alike.
 
     Args:
         depth: [H,W] z-depth in any unit; 0, negative and non-finite values are invalid.
@@ -165,8 +165,8 @@ def depth_picture(
         raise MediaError(
             f"The depth range {low:g} to {high:g} must be positive and rising; swap or widen it."
         )
-    span = max(1 / low - 1 / high, 1e-12)
-    share = np.clip((1 / depth[valid] - 1 / high) / span, 0.0, 1.0)
+    span = max(math.log(high / low), 1e-12)
+    share = np.clip(np.log(high / depth[valid]) / span, 0.0, 1.0)
     picture[valid] = _depth_colours(share)
     return picture
 

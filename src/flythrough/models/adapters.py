@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -155,7 +156,8 @@ def new_lora(
             weight.data = weight.data.float()
             with torch.no_grad():
                 weight.copy_(_start(weight, side, seeds.generator(seed, "lora", layer)))
-            parameters.append(weight.requires_grad_(True))
+            weight.requires_grad_(True)
+            parameters.append(weight)
     return parameters
 
 
@@ -178,7 +180,7 @@ def set_lora_active(transformer: HeliosTransformer, name: str, active: bool) -> 
     """
     _adapted(transformer, name)
     for module in transformer.modules():
-        if not isinstance(module, BaseTunerLayer):
+        if not isinstance(module, LoraLinear):
             continue
         now = [] if module.disable_adapters else list(module.active_adapters)
         if (name in now) == active:
@@ -202,7 +204,10 @@ def _inject(
     flags = {id(p): p.requires_grad for p in transformer.parameters()}
     others = _active_names(transformer)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers)  # type: ignore[arg-type]
-    inject_adapter_in_model(config, transformer, adapter_name=name)
+    with warnings.catch_warnings():
+        # Several adapters side by side are meant; PEFT warns of them.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, transformer, adapter_name=name)
     transformer._hf_peft_config_loaded = True
     for other in others:
         set_lora_active(transformer, other, True)
@@ -214,17 +219,17 @@ def _inject(
 
 def _active_names(transformer: HeliosTransformer) -> list[str]:
     for module in transformer.modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, LoraLinear):
             return [] if module.disable_adapters else list(module.active_adapters)
     return []
 
 
-def _adapted(transformer: HeliosTransformer, name: str) -> list[tuple[str, BaseTunerLayer]]:
+def _adapted(transformer: HeliosTransformer, name: str) -> list[tuple[str, LoraLinear]]:
     """Layers that carry adapter ``name``."""
     found = [
         (layer, module)
         for layer, module in transformer.named_modules()
-        if isinstance(module, BaseTunerLayer) and name in module.lora_A
+        if isinstance(module, LoraLinear) and name in module.lora_A
     ]
     if not found:
         attached = ", ".join(getattr(transformer, "peft_config", {})) or "none"
@@ -235,7 +240,7 @@ def _adapted(transformer: HeliosTransformer, name: str) -> list[tuple[str, BaseT
     return found
 
 
-def _weight(module: BaseTunerLayer, side: str, name: str) -> nn.Parameter:
+def _weight(module: LoraLinear, side: str, name: str) -> nn.Parameter:
     weight: nn.Parameter = getattr(module, f"lora_{side}")[name].weight
     return weight
 
@@ -296,7 +301,7 @@ def _check_fits(transformer: HeliosTransformer, lora: LoraFile) -> None:
     modules = dict(transformer.named_modules())
     for layer in lora.layers:
         module = modules.get(layer)
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, LoraLinear):
             module = module.get_base_layer()
         if not isinstance(module, nn.Linear):
             raise WeightsError(

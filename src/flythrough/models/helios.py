@@ -11,9 +11,9 @@ import json
 import math
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from flythrough.errors import InputError, WeightsError
@@ -41,7 +41,7 @@ from flythrough.models.rotary import Tables, grid_tables
 _PUBLISHED_CLASS = "HeliosTransformer3DModel"
 
 
-class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
     """Velocity of noisy latents, given prompt and history.
 
     The defaults are the published 14B model. ``zero_history_timestep=False`` gives history tokens
@@ -53,10 +53,10 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["HeliosTransformerBlock", "HeliosOutputNorm"]  # noqa: RUF012
+    _no_split_modules = ["HeliosTransformerBlock", "HeliosOutputNorm"]  # type: ignore[assignment] # noqa: RUF012
     _repeated_blocks = ["HeliosTransformerBlock"]  # noqa: RUF012
-    _keys_to_ignore_on_load_unexpected = ["norm_added_q"]  # noqa: RUF012
-    _skip_layerwise_casting_patterns = [  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = ["norm_added_q"]  # type: ignore[assignment] # noqa: RUF012
+    _skip_layerwise_casting_patterns = [  # type: ignore[assignment] # noqa: RUF012
         "patch_embedding",
         "patch_short",
         "patch_mid",
@@ -64,7 +64,7 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         "condition_embedder",
         "norm",
     ]
-    _keep_in_fp32_modules = [  # noqa: RUF012
+    _keep_in_fp32_modules = [  # type: ignore[assignment] # noqa: RUF012
         "time_embedder",
         "scale_shift_table",
         "norm1",
@@ -73,8 +73,8 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         "history_key_scale",
     ]
 
-    @register_to_config
-    def __init__(  # noqa: PLR0913
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         patch_size: tuple[int, ...] = (1, 2, 2),
         num_attention_heads: int = 40,
@@ -110,6 +110,10 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         dim = num_attention_heads * attention_head_dim
         self._patch: Kernel = _triple(patch_size)
         self._rope: Kernel = _triple(rope_dim)
+        self._theta = rope_theta
+        self._text_on_history = not guidance_cross_attn
+        self._history_at_zero = zero_history_timestep
+        self._has_history = has_multi_term_memory_patch
         self.patch_embedding = PatchProjection(in_channels, dim, self._patch)
         if has_multi_term_memory_patch:
             self.patch_short = PatchProjection(in_channels, dim, self._patch)
@@ -153,12 +157,11 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """
         batch, _, frames, height, width = hidden_states.shape
         self._check_divisible("noisy latents", hidden_states)
-        grid = tuple(n // k for n, k in zip((frames, height, width), self._patch, strict=True))
+        time, rows, columns = self._patch
+        grid = (frames // time, height // rows, width // columns)
         noisy = self.patch_embedding(hidden_states)
         device = hidden_states.device
-        tables = grid_tables(
-            indices_hidden_states.to(device), grid[1:], self._rope, self.config.rope_theta
-        )
+        tables = grid_tables(indices_hidden_states.to(device), grid[1:], self._rope, self._theta)
         if isinstance(history, History):
             history = self.pack_history(history, selection=selection)
         past, tables, key_mask = _joined(history, noisy, tables)
@@ -171,14 +174,16 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
             noisy_row=noisy_row,
             tables=tables,
             key_mask=key_mask,
-            text_on_history=not self.config.guidance_cross_attn,
+            text_on_history=self._text_on_history,
         )
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         final = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             arguments = (past, noisy, context, number == final)
             if checkpointing:
-                past, noisy = self._gradient_checkpointing_func(block, *arguments)
+                past, noisy = self._gradient_checkpointing_func(  # type: ignore[misc]
+                    block, *arguments
+                )
             else:
                 past, noisy = block(*arguments)
         return self._unpatched(self.proj_out(self.norm_out(noisy, embedding)), grid)
@@ -188,10 +193,11 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
     ) -> PackedHistory:
         """Embed a history once, for all steps of a stage; gradients flow through it.
 
-        ``selection="drop"`` removes tokens whose mean visibility lies below the threshold, and their
-        positions; the samples of a batch must agree. ``selection="mask"`` lets samples differ: every
-        token stays, but unseen ones are no attention keys, which gives noisy tokens the same result.
-        ``reference=True`` reads a threshold of None or 0 as 0.5, as the published code does.
+        ``selection="drop"`` removes tokens whose mean visibility lies below the threshold, and
+        their positions; the samples of a batch must agree. ``selection="mask"`` lets samples
+        differ: every token stays, but unseen ones are no attention keys, which gives noisy tokens
+        the same result. ``reference=True`` reads a threshold of None or 0 as 0.5, as the published
+        code does.
 
         Raises:
             InputError: samples of a batch disagree under "drop", latents that the patches do not
@@ -233,7 +239,7 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         selection: Selection,
     ) -> PackedHistory:
         """One band; its tokens cover ``pool`` patches along each axis."""
-        if not self.config.has_multi_term_memory_patch:
+        if not self._has_history:
             raise InputError(
                 f"a {name} history was given to a model without history patches; leave it out or "
                 "load a model that has them"
@@ -243,9 +249,10 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         kernel = _triple(patches.kernel_size)
         device = band.latents.device
         tokens = patches(pad_to_multiple(band.latents, kernel))
-        size = tuple(n // k for n, k in zip(band.latents.shape[-2:], self._patch[1:], strict=True))
+        height, width = band.latents.shape[-2:]
+        size = (height // self._patch[1], width // self._patch[2])
         cos, sin = grid_tables(
-            band.indices.to(device), size, self._rope, self.config.rope_theta, (pool, pool, pool)
+            band.indices.to(device), size, self._rope, self._theta, (pool, pool, pool)
         )
         if band.visible is None or threshold is None:
             return PackedHistory(tokens, cos, sin)
@@ -264,7 +271,7 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def _rows(self, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Time embedding [B,D] and the modulation rows of history and noisy tokens."""
-        if not self.config.zero_history_timestep:
+        if not self._history_at_zero:
             embedding, row = self.condition_embedder.rows(timestep)
             return embedding, row, row
         zero = torch.zeros_like(timestep[:1])
@@ -302,8 +309,8 @@ def _joined(
         return noisy.new_empty(batch, 0, noisy.shape[2]), tables, None
     if history.tokens.shape[0] not in (1, batch):
         raise InputError(
-            f"a history of batch {history.tokens.shape[0]} does not fit {batch} noisy samples; give "
-            "one history for each sample or one for all"
+            f"a history of batch {history.tokens.shape[0]} does not fit {batch} noisy samples; "
+            "give one history for each sample or one for all"
         )
     rows = max(history.cos.shape[0], tables.cos.shape[0])
     both = Tables(
@@ -321,8 +328,8 @@ def _joined(
 def _refuse(wrong: bool, key: str, value: object, allowed: str) -> None:
     if wrong:
         raise WeightsError(
-            f"the transformer configuration has {key}={value!r}, but only {allowed} is implemented; "
-            "use a checkpoint with that setting"
+            f"the transformer configuration has {key}={value!r}, but only {allowed} is "
+            "implemented; use a checkpoint with that setting"
         )
 
 

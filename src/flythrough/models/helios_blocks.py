@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from flythrough.models.history_tokens import Kernel
 from flythrough.models.linear import Linear
@@ -43,8 +43,8 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tenso
     """LayerNorm(x) * (1 + scale) + shift in float32; shift and scale are [B or 1,1,D]."""
     width = (x.shape[-1],)
     if shift.shape[0] == 1:
-        return F.layer_norm(x.float(), width, 1 + scale[0, 0], shift[0, 0], eps)
-    return torch.addcmul(shift, F.layer_norm(x.float(), width, eps=eps), 1 + scale)
+        return functional.layer_norm(x.float(), width, 1 + scale[0, 0], shift[0, 0], eps)
+    return torch.addcmul(shift, functional.layer_norm(x.float(), width, eps=eps), 1 + scale)
 
 
 def gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class PatchProjection(nn.Conv3d):
         split = [n for size, k in zip(sizes, self.kernel_size, strict=True) for n in (size // k, k)]
         patches = latents.to(self.weight.dtype).reshape(batch, channels, *split)
         patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
-        tokens = F.linear(patches, self.weight.flatten(1), self.bias)
+        tokens = functional.linear(patches, self.weight.flatten(1), self.bias)
         return tokens.to(self.weight.dtype)
 
 
@@ -73,7 +73,7 @@ class HeadsRMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.weight is not None
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
+        return functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
 
 
 class HeliosAttention(nn.Module):
@@ -95,8 +95,8 @@ class HeliosAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softmax attention of [B,N,heads,head_dim] parts, in the dtype of ``v``, projected."""
-        parts = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
-        found = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected: Tensor = self.to_out[0](found.transpose(1, 2).flatten(2))
         return projected
 
@@ -214,8 +214,8 @@ class HeliosTransformerBlock(nn.Module):
     ) -> Tensor:
         """Both parts normalised, each with its own (shift, scale), joined."""
         parts = [
-            modulated_norm(history, *past, eps=self.eps),
-            modulated_norm(noisy, *now, eps=self.eps),
+            modulated_norm(history, past[0], past[1], self.eps),
+            modulated_norm(noisy, now[0], now[1], self.eps),
         ]
         return torch.cat(parts, dim=1).to(noisy.dtype)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from flythrough.models.linear import Linear
 
@@ -31,7 +31,9 @@ class TimeEmbedder(nn.Module):
         self.linear_2 = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded: Tensor = self.linear_2(F.silu(self.linear_1(x.to(self.linear_1.weight.dtype))))
+        embedded: Tensor = self.linear_2(
+            functional.silu(self.linear_1(x.to(self.linear_1.weight.dtype)))
+        )
         return embedded
 
 
@@ -64,4 +66,4 @@ class ConditionEmbedder(nn.Module):
         with torch.autocast(device_type=timestep.device.type, enabled=False):
             embedding = self.time_embedder(sinusoids(timestep, self.freq_dim))
             embedding = embedding.to(self.time_proj.weight.dtype)
-            return embedding, self.time_proj(F.silu(embedding)).unflatten(-1, (6, -1))
+            return embedding, self.time_proj(functional.silu(embedding)).unflatten(-1, (6, -1))

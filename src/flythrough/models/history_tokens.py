@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from flythrough.errors import InputError
 
@@ -112,13 +112,13 @@ def pad_to_multiple(x: Tensor, kernel: Kernel) -> Tensor:
     """Repeat the last values of the three trailing axes up to multiples of ``kernel``."""
     (t, h, w), (kt, kh, kw) = x.shape[-3:], kernel
     extra = (0, -w % kw, 0, -h % kh, 0, -t % kt)
-    return F.pad(x, extra, mode="replicate") if any(extra) else x
+    return functional.pad(x, extra, mode="replicate") if any(extra) else x
 
 
 def pooled_visibility(visible: Tensor, kernel: Kernel) -> Tensor:
     """Mean visibility of every token: [B,t,h,w] to [B,t',h',w'] float32, edges repeated."""
     padded = pad_to_multiple(visible.float()[:, None], kernel)
-    return F.avg_pool3d(padded, kernel, stride=kernel)[:, 0]
+    return functional.avg_pool3d(padded, kernel, stride=kernel)[:, 0]
 
 
 def kept_tokens(visible: Tensor, kernel: Kernel, threshold: float) -> Tensor:
@@ -140,8 +140,8 @@ def common_indices(keep: Tensor) -> Tensor | None:
     first = keep[0]
     if keep.shape[0] > 1 and not torch.equal(keep, first.expand_as(keep)):
         raise InputError(
-            "visibility masks differ between the samples of a batch, so that different tokens would "
-            'be dropped; pass selection="mask" or run the samples one by one'
+            "visibility masks differ between the samples of a batch, so that different tokens "
+            'would be dropped; pass selection="mask" or run the samples one by one'
         )
     indices = first.nonzero()[:, 0]
     return None if indices.numel() == first.numel() else indices

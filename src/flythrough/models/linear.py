@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-# oneDNN uses the wide vector units of every maker's CPUs, where the BLAS behind F.linear may not:
-# it halves the time of a product on AMD machines.
+# oneDNN uses the wide vector units of every maker's CPUs, where the BLAS behind torch's linear may
+# not: it halves the time of a product on AMD machines.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -31,8 +31,8 @@ class Linear(nn.Linear):
                 x.contiguous(), self.weight, self.bias, name, [], algorithm
             )
             return product
-        product = F.linear(x, self.weight, self.bias)
-        return F.gelu(product, approximate="tanh") if self.gelu else product
+        product = functional.linear(x, self.weight, self.bias)
+        return functional.gelu(product, approximate="tanh") if self.gelu else product
 
 
 def _onednn_applies(x: Tensor, weight: Tensor) -> bool:

@@ -45,9 +45,10 @@ def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) ->
         WeightsError: a part cannot be read or does not fit its configuration.
     """
     transformer = load_transformer(folder.path / "transformer", dtype)
+    torch.nn.Module.to(transformer, device)
     return LoadedModel(
         folder=folder,
-        transformer=transformer.to(device).eval().requires_grad_(False),
+        transformer=transformer.eval().requires_grad_(False),
         codec=load_codec(folder.path / "vae").to(device),
         prompts=PromptEncoder.from_folder(folder.path, device=device),
         scheduler=read_json(folder.path / "scheduler" / "scheduler_config.json"),

@@ -11,8 +11,8 @@ from typing import Any
 
 import ftfy
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from transformers import (
     AutoTokenizer,
     ByT5Tokenizer,
@@ -109,7 +109,8 @@ class PromptEncoder:
                 f"the text encoder in {folder} cannot be loaded "
                 f"({' '.join(str(error).split())[:200]}); download or copy it again"
             ) from error
-        return cls(encoder.to(device).eval().requires_grad_(False), tokenizer)
+        torch.nn.Module.to(encoder, device)
+        return cls(encoder.eval().requires_grad_(False), tokenizer)
 
     def save(self, folder: str | Path) -> None:
         """Write ``text_encoder/`` and ``tokenizer/`` below ``folder``."""
@@ -157,7 +158,7 @@ class PromptEncoder:
             length = int(mask.sum())  # padding changes nothing before it, so it is not computed
             with torch.inference_mode(False), torch.no_grad():
                 features = self.embed(ids[:, :length].clone(), mask[:, :length].clone())
-                padded = F.pad(features, (0, 0, 0, max_length - length))
+                padded = functional.pad(features, (0, 0, 0, max_length - length))
                 self._cache[prompt, max_length] = padded.cpu()
         return torch.cat([self._cache[p, max_length] for p in prompts]).to(self.device)
 

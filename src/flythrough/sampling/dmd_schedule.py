@@ -14,11 +14,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from flythrough.errors import InputError, WeightsError
 
 TOP_SIGMA = 0.999
+_TOP_TIMESTEP = 999.0
 PATCH_AREA = 4
 """Latent pixels per token: the denoiser's patches are 1x2x2."""
 
@@ -54,7 +56,7 @@ class PyramidConfig:
 
     def __post_init__(self) -> None:
         limits = self.stage_range
-        rising = all(low < high for low, high in zip(limits, limits[1:], strict=False))
+        rising = all(low < high for low, high in pairwise(limits))
         if self.stages < 2 or len(limits) != self.stages + 1 or not rising:
             raise WeightsError(
                 f"the scheduler has {self.stages} stages with limits {limits}, but a pyramid needs "
@@ -154,7 +156,7 @@ def stage_tables(config: PyramidConfig) -> tuple[StageTable, ...]:
     cuts = [int(share * n) for share in shares] + [n - 1]
     tables = []
     for k, (original, start, end) in enumerate(zip(originals, starts, ends, strict=True)):
-        high, low = min(level[cuts[k]] * n, TOP_SIGMA * 1000), level[cuts[k + 1]] * n
+        high, low = min(level[cuts[k]] * n, _TOP_TIMESTEP), level[cuts[k + 1]] * n
         tables.append(
             StageTable(
                 original_start=original,
@@ -180,10 +182,9 @@ def shift_mu(config: PyramidConfig, tokens: int) -> float:
     return config.base_shift + slope * (tokens - config.base_image_seq_len)
 
 
-def shifted(config: PyramidConfig, sigma: float, mu: float) -> float:
-    """``sigma`` moved by the shift: below 1 (linear) towards less noise, above towards more."""
-    factor = math.exp(mu) if config.time_shift_type == "exponential" else mu
-    return factor / (factor + 1 / sigma - 1)
+def shift_factor(config: PyramidConfig, mu: float) -> float:
+    """Odds factor of the shift: below 1 it moves towards less noise, above 1 towards more."""
+    return math.exp(mu) if config.time_shift_type == "exponential" else mu
 
 
 def timestep_at(config: PyramidConfig, stage: int, sigma: float) -> float:
@@ -217,10 +218,11 @@ def dmd_schedule(
     if config.use_dynamic_shifting:
         if mu is None:
             raise InputError(
-                f"stage {stage} has no shift mu, but this scheduler shifts by size; compute it with "
-                "shift_mu"
+                f"stage {stage} has no shift mu, but this scheduler shifts by size; compute it "
+                "with shift_mu"
             )
-        sigmas = tuple(shifted(config, sigma, mu) for sigma in sigmas)
+        factor = shift_factor(config, mu)
+        sigmas = tuple(factor / (factor + 1 / sigma - 1) for sigma in sigmas)
         timesteps = tuple(timestep_at(config, stage, sigma) for sigma in sigmas)
     if reference:
         whole = tuple(float(int(t)) for t in timesteps)
@@ -268,7 +270,7 @@ def _corrected_start(original: float, gamma: float) -> float:
 
 def _linspace(first: float, last: float, count: int) -> tuple[float, ...]:
     step = (last - first) / (count - 1)
-    return tuple(first + step * i for i in range(count - 1)) + (last,)
+    return (*(first + step * i for i in range(count - 1)), last)
 
 
 def _nearest(values: Sequence[float], target: float) -> int:

@@ -1,8 +1,8 @@
 """Training pairs of the pyramid: a point on a stage's segment and the velocity along it.
 
 Helios' unified objective, which Warp-as-History trains its adapter with as well: the same noise at
-every size, a segment per stage from a noisier, coarser start to a cleaner end, and a uniformly drawn
-point between the two (arXiv 2603.04379, stage 2).
+every size, a segment per stage from a noisier, coarser start to a cleaner end, and a uniformly
+drawn point between the two (arXiv 2603.04379, stage 2).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flythrough.errors import InputError
 from flythrough.sampling.dmd_schedule import (
     TOP_SIGMA,
     PyramidConfig,
+    shift_factor,
     shift_mu,
     stage_tables,
     token_count,
@@ -63,9 +64,7 @@ def flow_items(
     index = (u * len(grid_t)).long().clamp(0, len(grid_t) - 1)
     sigma, timestep = grid_sigma[index], grid_t[index]
     if shift:
-        mu = shift_mu(config, _stage_tokens(clean, config, stage))
-        factor = torch.tensor(mu, device=u.device)
-        factor = factor.exp() if config.time_shift_type == "exponential" else factor
+        factor = shift_factor(config, shift_mu(config, _stage_tokens(clean, config, stage)))
         return flow_items_at(clean, noise, stage, factor / (factor + 1 / sigma - 1), config)
     return _item(clean, noise, stage, sigma, timestep, config)
 

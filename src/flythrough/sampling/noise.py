@@ -6,12 +6,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import avg_pool3d
 
 from flythrough.sampling.dmd_schedule import PyramidConfig, stage_tables
 
 _BLOCK = 4
 _JITTER = 1e-8
+_RECORDED_PIVOT = math.sqrt(1.5 * 2**-23)
 
 
 def halved(latents: Tensor, gain: float = 1.0) -> Tensor:
@@ -19,7 +20,7 @@ def halved(latents: Tensor, gain: float = 1.0) -> Tensor:
 
     Bilinear halving between pixel centres is the mean of each 2x2 block.
     """
-    return F.avg_pool3d(latents, (1, 2, 2)) * gain
+    return avg_pool3d(latents, (1, 2, 2)) * gain
 
 
 def doubled(latents: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def doubled(latents: Tensor) -> Tensor:
 
 
 def noise_pyramid(noise: Tensor, stages: int) -> list[Tensor]:
-    """Unit normal ``noise`` [B,C,T,h,w] at every stage's size, coarse to fine, all of unit variance.
+    """Unit normal noise [B,C,T,h,w] at every stage's size, coarse to fine, still unit normal.
 
     The mean of four independent values has half their deviation, hence a gain of 2 per halving.
     """
@@ -58,15 +59,15 @@ def block_noise(
 def reference_block_noise(
     shape: tuple[int, ...] | torch.Size, source: torch.Generator, gamma: float
 ) -> Tensor:
-    """:func:`block_noise` through the Cholesky factor of the published code.
+    """:func:`block_noise` through the triangular factor of the published code.
 
-    Same distribution and same draws, other values: it differs by a rotation within each block.
+    Same distribution and same draws, other values: it differs by a rotation within each block. For
+    gamma = 1/3 the covariance is singular, and the published code factorises it in single
+    precision, where the jitter it adds is lost: the last pivot is what rounding leaves, and on some
+    processors the factorisation fails. Here that pivot is fixed to the value of the recorded runs.
     """
     values = _block_draws(shape, source)
-    eye = torch.eye(_BLOCK)
-    covariance = eye * (1 + gamma) - torch.ones(_BLOCK, _BLOCK) * gamma + eye * _JITTER
-    factor = torch.linalg.cholesky(covariance).to(values.device)
-    return _from_blocks(values @ factor.T, shape)
+    return _from_blocks(values @ _triangular_factor(gamma).to(values.device).T, shape)
 
 
 def stage_entry(config: PyramidConfig, stage: int) -> tuple[float, float]:
@@ -91,6 +92,15 @@ def _pyramid(latents: Tensor, stages: int, gain: float) -> list[Tensor]:
     for _ in range(stages - 1):
         levels.append(halved(levels[-1], gain))
     return levels[::-1]
+
+
+def _triangular_factor(gamma: float) -> Tensor:
+    eye = torch.eye(_BLOCK, dtype=torch.float64)
+    covariance = eye * (1 + gamma + _JITTER) - gamma
+    factor = torch.linalg.cholesky(covariance)
+    if 1 - 3 * gamma < _JITTER:
+        factor[-1, -1] = _RECORDED_PIVOT
+    return factor.float()
 
 
 def _block_draws(shape: tuple[int, ...] | torch.Size, source: torch.Generator) -> Tensor:

@@ -56,7 +56,8 @@ def sample_pyramid(
     """
     if noise.ndim != 5:
         raise InputError(
-            f"start noise of shape {tuple(noise.shape)} is not [B, C, T, h, w]; add the missing axes"
+            f"start noise of shape {tuple(noise.shape)} is not [B, C, T, h, w]; add the missing "
+            "axes"
         )
     frames, height, width = noise.shape[2:]
     check_latent_size(height, width, config.stages)

@@ -1,112 +1,104 @@
-"""Small holes, the far backdrop, and the colour of what was never seen (specification 12.1, 12.6)."""
+"""Small holes closed from the source pictures, and the colour of what was never seen."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flythrough.scene.raster import Splat
 
-_MIN_AREA = 1024
-_RING = 17
-_MIN_RING = 128
-_RING_QUANTILE = 0.95
-_ALL_QUANTILE = 0.98
 
-
-def close_small_holes(drawn: Splat, source: Tensor, radius: int, min_neighbors: int) -> Splat:
+def close_small_holes(
+    drawn: Splat,
+    pictures: Sequence[Tensor],
+    *,
+    radius: int,
+    min_neighbors: int,
+    reference: bool = False,
+) -> Splat:
     """Give unseen pixels among enough seen neighbours the colour of the source between them.
 
+    The colour is read in the source picture at the mean source position of the seen neighbours,
+    which keeps texture sharp where averaging colours would not. When neighbours stem from several
+    pictures, those of the most frequent one (the newest among equals) count. Depth becomes the mean
+    of the same neighbours. One pass.
+
     Args:
-        source: [3,H',W'] picture the samples came from, in [0,1].
-        radius: the window is (2 radius + 1) squared.
-
-    The colour is read in the source at the mean source position of the seen neighbours, which keeps
-    texture sharp where averaging colours would not. One pass; depth becomes the neighbours' mean.
+        drawn: what was splatted; its ``source`` counts ``pictures``.
+        pictures: each [3,H',W'] in [0,1].
+        radius: the window is (2 radius + 1) squared; outside the frame nothing is seen.
+        min_neighbors: seen pixels that the window must hold, of any picture.
+        reference: published behaviour: positions are averaged over all neighbours and looked up in
+            the newest picture wherever they came from, and colours are rounded to 8 bit.
     """
-    window = 2 * radius + 1
-    seen = drawn.seen[:, None].to(source.dtype)
+    count = _summed(drawn.seen[:, None].float(), radius)[:, 0]
+    fillable = ~drawn.seen & (count >= min_neighbors)
+    if reference or len(pictures) == 1:
+        found = _between(drawn, drawn.seen, pictures[-1], radius, quantise=reference)
+        return _filled(drawn, fillable & found.seen, found)
+    best = replace(drawn, seen=torch.zeros_like(drawn.seen))
+    most = torch.zeros_like(count)
+    for number, picture in enumerate(pictures):
+        mine = drawn.seen & (drawn.source == number)
+        share = _summed(mine[:, None].float(), radius)[:, 0]
+        found = _between(drawn, mine, picture, radius)
+        better = found.seen & (share >= most) & (share > 0)
+        found = replace(found, source=torch.full_like(drawn.source, number))
+        best, most = _filled(best, better, found), torch.where(better, share, most)
+    return _filled(drawn, fillable & best.seen, best)
 
-    def summed(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, window, 1, radius, divisor_override=1)
 
-    count = summed(seen)
-    weight = count.clamp_min(1)
-    xy = summed(drawn.source_xy.permute(0, 3, 1, 2) * seen) / weight
-    depth = summed(drawn.depth[:, None] * seen) / weight
-    height, width = source.shape[-2:]
-    inside = (xy[:, 0] >= 0) & (xy[:, 0] <= width - 1) & (xy[:, 1] >= 0) & (xy[:, 1] <= height - 1)
-    fillable = ~drawn.seen & (count[:, 0] >= min_neighbors) & inside
-    limits = xy.new_tensor([max(1, width - 1), max(1, height - 1)])
-    grid = xy.permute(0, 2, 3, 1) / limits * 2 - 1
-    colours = F.grid_sample(
-        source[None].expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=True
-    ).permute(0, 2, 3, 1)
+def _between(
+    drawn: Splat, among: Tensor, picture: Tensor, radius: int, *, quantise: bool = False
+) -> Splat:
+    """What ``picture`` shows at the mean source position of the window's pixels in ``among``.
+
+    ``seen`` [T,H,W] tells where that position lies inside the picture.
+    """
+    # In float32 whatever the splat's dtype: pixel positions need no more.
+    weight = among[:, None].float()
+    count = _summed(weight, radius).clamp_min(1)
+    xy = _summed(drawn.source_xy.float().permute(0, 3, 1, 2) * weight, radius) / count
+    depth = _summed(drawn.depth.float()[:, None] * weight, radius) / count
+    xy = xy.permute(0, 2, 3, 1)
+    height, width = picture.shape[-2:]
+    limits = xy.new_tensor([width - 1, height - 1])
+    grid = xy / limits.clamp_min(1) * 2 - 1
+    source = picture[None].float().expand(len(grid), -1, -1, -1)
+    colours = functional.grid_sample(source, grid, padding_mode="border", align_corners=True)
+    if quantise:
+        colours = (colours * 255 + 0.5).floor().to(drawn.rgb) / 255
     return Splat(
-        rgb=torch.where(fillable[..., None], colours, drawn.rgb),
-        depth=torch.where(fillable, depth[:, 0], drawn.depth),
-        seen=drawn.seen | fillable,
-        source_xy=torch.where(fillable[..., None], xy.permute(0, 2, 3, 1), drawn.source_xy),
+        rgb=colours.permute(0, 2, 3, 1).to(drawn.rgb),
+        depth=depth[:, 0].to(drawn.depth),
+        seen=((xy >= 0) & (xy <= limits)).all(-1),
+        source_xy=xy.to(drawn.source_xy),
+        source=drawn.source,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Backdrop:
-    """``depth`` [H,W] with far values put in where ``filled`` [H,W]."""
-
-    depth: Tensor
-    filled: Tensor
-
-
-def far_backdrop(depth: Tensor, valid: Tensor, min_area: int = _MIN_AREA) -> Backdrop:
-    """Invalid regions that touch the upper border (sky) get one far depth each.
-
-    The depth is the larger of a high quantile of the region's surroundings and one of all valid
-    depth; regions smaller than ``min_area`` pixels are left alone.
-    """
-    filled = torch.zeros_like(valid)
-    result, known = depth.clone(), valid.clone()
-    if not bool(valid.any()):
-        return Backdrop(result, filled)
-    far = _quantile(depth[valid], _ALL_QUANTILE)
-    labels = _regions_at_top(~valid)
-    for label in labels.unique().tolist():
-        region = labels == label
-        if label == 0 or int(region.sum()) < min_area:
-            continue
-        ring = F.max_pool2d(region[None, None].float(), _RING, 1, _RING // 2)[0, 0] > 0
-        around = result[ring & known & ~region]
-        near = _quantile(around, _RING_QUANTILE) if len(around) >= _MIN_RING else far
-        result = torch.where(region, torch.maximum(near, far), result)
-        filled, known = filled | region, known | region
-    return Backdrop(result, filled)
+def _filled(under: Splat, where: Tensor, over: Splat) -> Splat:
+    return Splat(
+        rgb=torch.where(where[..., None], over.rgb, under.rgb),
+        depth=torch.where(where, over.depth, under.depth),
+        seen=under.seen | where,
+        source_xy=torch.where(where[..., None], over.source_xy, under.source_xy),
+        source=torch.where(where, over.source, under.source),
+    )
 
 
-def _regions_at_top(invalid: Tensor) -> Tensor:
-    """Labels [H,W] of 8-connected regions of ``invalid`` that touch row 0; 0 elsewhere."""
-    width = invalid.shape[1]
-    labels = torch.zeros(invalid.shape, device=invalid.device)
-    labels[0] = torch.arange(1, width + 1, device=invalid.device) * invalid[0]
-    while True:
-        grown = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0] * invalid
-        if torch.equal(grown, labels):
-            return labels
-        labels = grown
+def _summed(values: Tensor, radius: int) -> Tensor:
+    """Sums over the window around each pixel, zero outside: [T,C,H,W]."""
+    return functional.avg_pool2d(values, 2 * radius + 1, 1, radius, divisor_override=1)
 
 
-def _quantile(values: Tensor, share: float) -> Tensor:
-    ordered = values.sort().values
-    at = share * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
-
-
-def fill_colour(source: Tensor, mode: str) -> Tensor:
-    """[3] colour for unseen pixels: the rounded mean of the source picture, or black."""
+def fill_colour(picture: Tensor, mode: Literal["mean_first_frame", "black"]) -> Tensor:
+    """[3] colour for unseen pixels: the mean of a picture [3,H,W] rounded to 8 bit, or black."""
     if mode == "black":
-        return source.new_zeros(3)
-    return (source.flatten(1).mean(1) * 255).round() / 255
+        return picture.new_zeros(3)
+    return (picture.double().flatten(1).mean(1) * 255).round().to(picture) / 255

@@ -1,7 +1,8 @@
-"""A depth map as a broken grid mesh, sampled into coloured points (specification 12.3)."""
+"""A depth map as a broken grid mesh, sampled into coloured points (Warp-as-History, appendix)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,33 @@ class NoSurfaceError(GeometryError):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """M surface points: ``points`` [M,3] (world), ``colours`` [M,3] in [0,1] and ``source_xy`` [M,2],
-    where in the source picture each came from (pixel indices, centres at integers)."""
+    """M surface points.
+
+    Attributes:
+        points: [M,3] in the world frame.
+        colours: [M,3] in [0,1].
+        source_xy: [M,2] where in its source picture each point came from, as pixel indices (x, y)
+            with centres at integers.
+        source: [M] int64, which picture that is.
+    """
 
     points: Tensor
     colours: Tensor
     source_xy: Tensor
+    source: Tensor
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Several meshes' samples in order, ``source`` counting the parts."""
+    return Samples(
+        points=torch.cat([p.points for p in parts]),
+        colours=torch.cat([p.colours for p in parts]),
+        source_xy=torch.cat([p.source_xy for p in parts]),
+        source=torch.cat([torch.full_like(p.source, i) for i, p in enumerate(parts)]),
+    )
 
 
 def quad_samples(
@@ -33,42 +55,53 @@ def quad_samples(
     filled: Tensor | None = None,
     quantise: bool = False,
 ) -> Samples:
-    """Points spread over every 2x2 cell whose corners are all valid.
+    """Points spread over every 2x2 cell whose corners are all valid, bilinear between the corners.
+
+    The order is fixed: offsets inside the cell outermost (row by row), then cells row by row.
 
     Args:
-        points: [H,W,3]; colours: [H,W,3] in [0,1]; valid: [H,W] bool.
+        points: [H,W,3]; its dtype is that of the result.
+        colours: [H,W,3] in [0,1].
+        valid: [H,W] bool.
         per_axis: samples along each side of a cell, at (i + 0.5) / per_axis.
         filled: [H,W] bool; cells that mix filled (backdrop) and real corners are left out, so that
             no sheet spans the two.
-        quantise: round colours down to 8 bit.
+        quantise: take colours as 8-bit and truncate the samples to 8 bit.
 
     Raises:
         NoSurfaceError: no cell is left.
     """
-    whole = valid[:-1, :-1] & valid[:-1, 1:] & valid[1:, :-1] & valid[1:, 1:]
+    whole = _corners(valid).all(0)
     if filled is not None:
-        count = (
-            filled[:-1, :-1].int() + filled[:-1, 1:].int() + filled[1:, :-1].int()
-        ) + filled[1:, 1:].int()
-        whole = whole & ((count == 0) | (count == 4))
+        corners = _corners(filled)
+        whole = whole & (corners.all(0) | ~corners.any(0))
     rows, columns = whole.nonzero(as_tuple=True)
     if len(rows) == 0:
         raise NoSurfaceError(
             "The depth map has no connected valid surface to render; give another photo, or depth "
             "with --geometry FILE."
         )
-    offset = (torch.arange(per_axis, device=points.device, dtype=points.dtype) + 0.5) / per_axis
+    dtype = points.dtype
+    offset = (torch.arange(per_axis, device=points.device, dtype=dtype) + 0.5) / per_axis
     v, u = (grid.reshape(-1, 1) for grid in torch.meshgrid(offset, offset, indexing="ij"))
-    positions = _bilinear(points, rows, columns, u, v)
-    shades = _bilinear(colours, rows, columns, u, v)
+    positions = _bilinear(points, rows, columns, u, v).reshape(-1, 3)
     if quantise:
-        shades = torch.floor((shades * 255).clamp(0, 255)) / 255
-    source = torch.stack((columns + u, rows + v), dim=-1)
-    return Samples(positions.reshape(-1, 3), shades.reshape(-1, 3), source.reshape(-1, 2))
+        shades = _bilinear((colours * 255).round().to(dtype), rows, columns, u, v)
+        shades = shades.clamp(0, 255).floor() / 255
+    else:
+        shades = _bilinear(colours.to(dtype), rows, columns, u, v)
+    source_xy = torch.stack((columns + u, rows + v), dim=-1).reshape(-1, 2)
+    source = torch.zeros(len(positions), dtype=torch.int64, device=points.device)
+    return Samples(positions, shades.reshape(-1, 3), source_xy, source)
+
+
+def _corners(mask: Tensor) -> Tensor:
+    """The four corners of every 2x2 cell: [4,H-1,W-1]."""
+    return torch.stack((mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]))
 
 
 def _bilinear(grid: Tensor, rows: Tensor, columns: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Values [n*n, quads, 3] at offsets (u, v) inside the quads."""
+    """Values [n*n, cells, 3] of a grid [H,W,3] at offsets u, v [n*n, 1] inside the cells."""
     u, v = u[..., None], v[..., None]
     top = grid[rows, columns] * (1 - u) + grid[rows, columns + 1] * u
     bottom = grid[rows + 1, columns] * (1 - u) + grid[rows + 1, columns + 1] * u

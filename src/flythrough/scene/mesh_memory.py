@@ -1,49 +1,46 @@
-"""Keyframe meshes: pictures with geometry, rendered together into target cameras."""
+"""Keyframe meshes: pictures with geometry, rendered together into target cameras.
+
+The warp of Warp-as-History: depth maps become meshes that are cut at silhouettes, sampled densely,
+splatted with a z-buffer, and small holes are closed from the source pictures.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from flythrough.errors import GeometryError
-from flythrough.geometry.edges import depth_normal_edge
 from flythrough.geometry.types import Geometry
-from flythrough.scene.fill import close_small_holes, far_backdrop, fill_colour
-from flythrough.scene.mesh import NoSurfaceError, Samples, quad_samples
-from flythrough.scene.raster import splat
-from flythrough.scene.rendered import RenderedView, layered
+from flythrough.scene.fill import close_small_holes, fill_colour
+from flythrough.scene.mesh import NoSurfaceError, Samples, joined
+from flythrough.scene.raster import frames_per_pass, splat
+from flythrough.scene.rendered import RenderedView, concatenated, layered
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.surface import Keyframe, surface
 
-_RETRY_PERCENT = (20, 50, 100)
-
-
-@dataclass(frozen=True, eq=False)
-class Keyframe:
-    """A picture [3,H,W] in [0,1] with the geometry of that one frame at the same size."""
-
-    image: Tensor
-    geometry: Geometry
-
-    def __post_init__(self) -> None:
-        if tuple(self.image.shape[-2:]) != self.geometry.size or len(self.geometry) != 1:
-            raise GeometryError(
-                f"A picture of {tuple(self.image.shape[-2:])} was given with geometry of "
-                f"{len(self.geometry)} frame(s) of {self.geometry.size}; give one frame at the "
-                "picture's size."
-            )
+__all__ = ["Keyframe", "MeshMemory", "with_photo"]
 
 
 @dataclass(frozen=True, eq=False)
 class MeshMemory:
-    """Keyframes in order of priority: the first one that saw a place shows it, unless another has
-    something clearly in front of it there."""
+    """Keyframes, oldest first, all in one world frame and unit."""
 
     keyframes: tuple[Keyframe, ...] = ()
 
     def extended(self, image: Tensor, geometry: Geometry) -> MeshMemory:
-        """A new memory with one more keyframe; this one stays as it is."""
+        """A new memory with one more keyframe; this one stays as it is.
+
+        Args:
+            image: [3,H,W] in [0,1].
+            geometry: one frame of size H x W, placed in the memory's world frame.
+
+        Raises:
+            GeometryError: picture and geometry do not belong together.
+        """
         return MeshMemory((*self.keyframes, Keyframe(image, geometry)))
 
     def render(
@@ -55,114 +52,108 @@ class MeshMemory:
         *,
         first_is_photo: bool = False,
     ) -> RenderedView:
-        """What T cameras see.
+        """What T cameras see. A keyframe without any surface is left out.
 
         Args:
-            world_from_camera: [T,4,4]; intrinsics: [T,3,3] in pixels of ``size`` = (height, width).
+            world_from_camera: [T,4,4], OpenCV axes.
+            intrinsics: [T,3,3] in pixels of ``size``, pixel centres at half-integers.
+            size: (height, width) of the result.
             first_is_photo: frame 0 is the first keyframe's own picture rather than a rendering.
 
         Raises:
-            GeometryError: there is no keyframe, or the first has no surface at all.
+            GeometryError: there is no keyframe, none has any surface, or shapes disagree.
         """
         if not self.keyframes:
             raise GeometryError("The scene memory is empty; add the photo as a keyframe first.")
-        view = render_keyframe(self.keyframes[0], world_from_camera, intrinsics, size, settings)
-        for keyframe in self.keyframes[1:]:
+        _check_cameras(world_from_camera, intrinsics, size)
+        meshes, pictures = self._meshes(settings)
+        colour = fill_colour(self._filling_picture(settings), settings.fill)
+        if settings.keyframes == "joint":
+            layers = [(joined(meshes), pictures)]
+        else:
+            layers = [(mesh, [shown]) for mesh, shown in zip(meshes, pictures, strict=True)]
+        views = [
+            _draw(samples, shown, world_from_camera, intrinsics, size, settings, colour)
+            for samples, shown in layers
+        ]
+        view = reduce(layered, views)
+        return with_photo(view, self.keyframes[0]) if first_is_photo else view
+
+    def _meshes(self, settings: WarpSettings) -> tuple[list[Samples], list[Tensor]]:
+        """Samples and pictures of the keyframes that have a surface, oldest first."""
+        found: list[tuple[Samples, Tensor]] = []
+        failure: NoSurfaceError | None = None
+        newest = self.keyframes[-1]
+        for keyframe in self.keyframes:
+            dense = keyframe is newest or settings.keyframes == "layered"
+            count = settings.samples_per_axis if dense else settings.older_samples_per_axis
             try:
-                more = render_keyframe(keyframe, world_from_camera, intrinsics, size, settings)
-            except NoSurfaceError:
-                continue
-            view = layered(view, more)
-        return with_photo(view, self.keyframes[0].image) if first_is_photo else view
+                found.append((surface(keyframe, settings, count), keyframe.image))
+            except NoSurfaceError as error:
+                failure = error
+        if failure is not None and not found:
+            raise failure
+        return [samples for samples, _ in found], [image for _, image in found]
+
+    def _filling_picture(self, settings: WarpSettings) -> Tensor:
+        """The picture whose mean fills unseen pixels: the first, so that it stays the same from
+        chunk to chunk; as published, the newest."""
+        return self.keyframes[-1 if settings.reference else 0].image
 
 
-def with_photo(view: RenderedView, photo: Tensor) -> RenderedView:
-    """Frame 0 replaced by the picture [3,H,W] itself, all of it visible."""
-    rgb, visible = view.rgb.clone(), view.visible.clone()
-    rgb[0], visible[0] = photo, 1.0
-    return replace(view, rgb=rgb, visible=visible)
+def with_photo(view: RenderedView, keyframe: Keyframe) -> RenderedView:
+    """Frame 0 replaced by the keyframe's own picture and depth, all of it visible."""
+    photo = RenderedView(
+        rgb=keyframe.image[None].to(view.rgb),
+        depth=keyframe.geometry.depth.to(view.depth),
+        visible=torch.ones_like(keyframe.geometry.depth).to(view.visible),
+    ).resized(view.size)
+    rest = RenderedView(rgb=view.rgb[1:], depth=view.depth[1:], visible=view.visible[1:])
+    return concatenated((photo, rest))
 
 
-def render_keyframe(
-    keyframe: Keyframe,
-    world_from_camera: Tensor,
+def _draw(
+    samples: Samples,
+    pictures: Sequence[Tensor],
+    cameras: Tensor,
     intrinsics: Tensor,
     size: tuple[int, int],
     settings: WarpSettings,
+    colour: Tensor,
 ) -> RenderedView:
-    """One keyframe's mesh from T cameras (specification 12.1 to 12.7).
-
-    Raises:
-        NoSurfaceError: no surface is left even after lowering the confidence rule.
-    """
-    drawn = splat(surface(keyframe, settings), world_from_camera, intrinsics, size)
-    if settings.render_mode == "target_fill" and settings.fill_radius > 0:
-        drawn = close_small_holes(
-            drawn, keyframe.image, settings.fill_radius, settings.fill_min_neighbors
+    """Splat, close holes and colour the unseen, as many frames at a time as fit into memory."""
+    closing = settings.render_mode == "target_fill" and settings.fill_radius > 0
+    step = frames_per_pass(samples, size)
+    views = []
+    for some, matrices in zip(cameras.split(step), intrinsics.split(step), strict=True):
+        drawn = splat(samples, some, matrices, size)
+        if closing:
+            drawn = close_small_holes(
+                drawn,
+                pictures,
+                radius=settings.fill_radius,
+                min_neighbors=settings.fill_min_neighbors,
+                reference=settings.reference,
+            )
+        rgb = torch.where(drawn.seen[..., None], drawn.rgb, colour.to(drawn.rgb))
+        views.append(
+            RenderedView(
+                rgb=rgb.permute(0, 3, 1, 2).float().contiguous(),
+                depth=drawn.depth.float(),
+                visible=drawn.seen.float(),
+            )
         )
-    colour = fill_colour(keyframe.image, settings.fill)
-    rgb = torch.where(drawn.seen[..., None], drawn.rgb, colour.to(drawn.rgb))
-    return RenderedView(
-        rgb=rgb.permute(0, 3, 1, 2).to(keyframe.image),
-        depth=drawn.depth.to(keyframe.image),
-        visible=drawn.seen.to(keyframe.image),
-    )
+    return concatenated(views)
 
 
-def surface(keyframe: Keyframe, settings: WarpSettings) -> Samples:
-    """Mesh samples, retried with less confident pixels and then without cuts (12.4)."""
-    geometry = keyframe.geometry
-    valid = geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
-    try:
-        return _samples(keyframe, valid, settings)
-    except NoSurfaceError:
-        uncut = replace(settings, mesh_break="none")
-        for percent in _RETRY_PERCENT:
-            lowered = most_confident(geometry, percent)
-            for attempt in (settings, uncut):
-                try:
-                    return _samples(keyframe, lowered, attempt)
-                except NoSurfaceError:
-                    continue
-        raise
-
-
-def most_confident(geometry: Geometry, percent: int) -> Tensor:
-    """The most confident ``percent`` of all pixels [H,W] with positive finite depth (11.2)."""
-    usable = (geometry.depth[0] > 0) & torch.isfinite(geometry.depth[0])
-    values = geometry.confidence[0][usable]
-    if len(values) == 0:
-        return usable
-    count = max(1, -(-len(values) * percent // 100))
-    limit = values.topk(count).values[-1]
-    return usable & (geometry.confidence[0] >= limit)
-
-
-def _samples(keyframe: Keyframe, valid: Tensor, settings: WarpSettings) -> Samples:
-    geometry, filled = keyframe.geometry, None
-    depth = geometry.depth[0]
-    valid = valid & (depth > 0) & torch.isfinite(depth)
-    if settings.top_fill:
-        backdrop = far_backdrop(depth, valid)
-        geometry = replace(geometry, depth=backdrop.depth[None])
-        filled = backdrop.filled
-        valid = valid | filled
-    points = geometry.points_world()[0]
-    if settings.mesh_break == "depth_normal":
-        cut = depth_normal_edge(
-            points[None],
-            depth[None],
-            rtol=settings.depth_rtol,
-            tol_deg=settings.normal_tol_deg,
-            mask=valid[None],
-        )[0]
-        valid = valid & ~cut
-    colours = keyframe.image.permute(1, 2, 0)
-    return quad_samples(
-        points,
-        colours,
-        valid,
-        settings.samples_per_axis,
-        filled=filled,
-        quantise=settings.quantise,
-    )
+def _check_cameras(cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> None:
+    count = len(cameras) if cameras.ndim == 3 else 0
+    if count == 0 or cameras.shape[1:] != (4, 4) or intrinsics.shape != (count, 3, 3):
+        raise GeometryError(
+            f"Target cameras {tuple(cameras.shape)} with intrinsics {tuple(intrinsics.shape)} "
+            "cannot be rendered; give [T, 4, 4] and [T, 3, 3] with T at least 1."
+        )
+    if min(size) < 1:
+        raise GeometryError(
+            f"A rendering of size {size} was asked for; height and width must be at least 1."
+        )

@@ -1,4 +1,4 @@
-"""How meshes are cut, sampled, rendered and filled (Warp-as-History specification 2 and 12)."""
+"""How meshes are cut, sampled, rendered and filled."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ from typing import Literal
 
 from flythrough.errors import InputError
 
+_LARGEST_RADIUS = 16
+_LARGEST_WINDOW = (2 * _LARGEST_RADIUS + 1) ** 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class WarpSettings:
-    """``samples_per_axis``: points a mesh cell is sampled with along each axis. ``mesh_break``: cut
-    where both depth (``depth_rtol``) and normals (``normal_tol_deg``) jump. ``render_mode``: small
-    holes are closed (``target_fill``: a pixel with at least ``fill_min_neighbors`` seen neighbours
-    within ``fill_radius``) or left (``splat``). ``fill``: the colour of unseen pixels.
-    ``confidence``: pixels must exceed it. ``top_fill``: invalid regions at the upper border (sky)
-    become a far backdrop. ``quantise``: round sampled colours down to 8 bit, as the published code.
+    """Settings of the mesh warp; the defaults are those published with Warp-as-History.
+
+    Attributes:
+        samples_per_axis: points along each side of a mesh cell of the newest keyframe.
+        older_samples_per_axis: the same for older keyframes.
+        mesh_break: cut the mesh where both depth (by more than ``depth_rtol`` of itself) and
+            normals (by more than ``normal_tol_deg`` degrees) jump, or nowhere.
+        render_mode: ``target_fill`` closes small holes, ``splat`` leaves them.
+        fill_radius, fill_min_neighbors: a hole is closed when at least so many pixels of the
+            (2 radius + 1) squared window around it are seen; radius 0 closes none.
+        fill: unseen pixels take the mean colour of the first keyframe, or black.
+        confidence: depth pixels must exceed it; in [0, 1).
+        top_fill: large invalid regions at the upper border (sky) become a far backdrop.
+        keyframes: ``joint`` draws all keyframes into one z-buffer; ``layered`` lets the first
+            keyframe that saw a place show it unless another has something clearly in front.
+        reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
+            float64, and holes filled with colours of the newest keyframe whatever keyframe their
+            neighbours came from. Slower; for comparisons.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     samples_per_axis: int = 4
+    older_samples_per_axis: int = 1
     mesh_break: Literal["depth_normal", "none"] = "depth_normal"
     depth_rtol: float = 0.03
     normal_tol_deg: float = 5.0
@@ -28,21 +47,36 @@ class WarpSettings:
     fill: Literal["mean_first_frame", "black"] = "mean_first_frame"
     confidence: float = 0.1
     top_fill: bool = True
-    quantise: bool = False
+    keyframes: Literal["joint", "layered"] = "joint"
+    reference: bool = False
 
     def __post_init__(self) -> None:
         choices = {
             "mesh_break": ("depth_normal", "none"),
             "render_mode": ("target_fill", "splat"),
             "fill": ("mean_first_frame", "black"),
+            "keyframes": ("joint", "layered"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(
-                    f"The warp setting {name} is {getattr(self, name)!r}; use one of {allowed}."
+                    f"The warp setting {name} is {getattr(self, name)!r}; choose "
+                    f"{' or '.join(allowed)}."
                 )
-        if self.samples_per_axis < 1 or self.fill_radius < 0 or self.fill_min_neighbors < 1:
-            raise InputError(
-                f"Warp settings {self.samples_per_axis} samples, radius {self.fill_radius}, "
-                f"{self.fill_min_neighbors} neighbours are out of range; use at least 1, 0 and 1."
-            )
+        closing = self.render_mode == "target_fill" and self.fill_radius > 0
+        window = (2 * self.fill_radius + 1) ** 2 if closing else _LARGEST_WINDOW
+        ranges = {
+            "samples_per_axis": (1, 16),
+            "older_samples_per_axis": (1, 16),
+            "depth_rtol": (0.0, 10.0),
+            "normal_tol_deg": (0.0, 180.0),
+            "fill_radius": (0, _LARGEST_RADIUS),
+            "fill_min_neighbors": (1, window),
+            "confidence": (0.0, 0.999),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(
+                    f"The warp setting {name} is {getattr(self, name)} but must lie between {low} "
+                    f"and {high}; choose a value in that range."
+                )

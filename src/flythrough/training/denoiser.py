@@ -19,12 +19,19 @@ from torch.nn import functional as F
 from flythrough import seeds
 from flythrough.conditioning.corruption import CorruptionSettings, corrupt_history, drop_history
 from flythrough.conditioning.history import native_history, target_indices
-from flythrough.conditioning.warped_history import WarpHistorySettings, noised, warped_history
+from flythrough.conditioning.warped_history import (
+    WarpHistorySettings,
+    draw_condition_noise,
+    noised,
+    warped_history,
+)
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
-from flythrough.sampling.dmd_schedule import PyramidConfig
-from flythrough.sampling.flow_items import flow_items
+from flythrough.sampling.dmd_schedule import PyramidConfig, pyramid_schedules
+from flythrough.sampling.flow_items import FlowItem, flow_items, flow_items_at
 from flythrough.training.latents import EncodedClips, LatentStore
+
+_WARM_UP = 10_000_000
 
 Refill = Callable[[int, int], EncodedClips]
 """(step, rank) -> freshly encoded clips."""
@@ -33,19 +40,16 @@ Refill = Callable[[int, int], EncodedClips]
 @dataclass(frozen=True, kw_only=True)
 class DenoiserSettings:
     """Shape of a step. ``on_schedule`` is the share of samples whose noise level is one that the
-    few-step sampler visits; the rest is uniform."""
+    sampler with ``steps`` steps (or twice as many, as in a first chunk) visits; the rest is uniform."""
 
     batch: int = 32
     seed: int = 0
     stages: tuple[int, ...] = (0, 1, 2)
-    refill_every: int = 2
+    refill_every: int = 3
     capacity: int = 2048
     on_schedule: float = 0.5
-    schedule_points: tuple[tuple[float, ...], ...] = (
-        (0.998, 0.80, 0.354, 0.18),
-        (0.999, 0.76, 0.451, 0.22),
-        (0.999, 0.82, 0.657, 0.40),
-    )
+    steps: int = 2
+    latent_size: tuple[int, int, int] = (9, 24, 40)
     drop_caption: float = 0.1
 
 
@@ -80,19 +84,20 @@ class DenoiserTask:
         trained: nn.ModuleDict,
         export: Callable[[Path], None],
         camera: WarpHistorySettings | None = None,
-        preview: Callable[[Path, int], dict[str, float]] | None = None,
     ) -> None:
         self.name, self.transformer, self.text = name, transformer, text
         self.refill, self.pyramid, self.settings = refill, pyramid, settings
         self.modules, self.camera = trained, camera
-        self._export, self._preview = export, preview
+        self._export = export
+        self.previewer: Callable[[Path, int], dict[str, float]] | None = None
         self.store = LatentStore(settings.capacity)
+        self._levels = self._sampler_levels()
 
     def export(self, folder: Path) -> None:
         self._export(folder)
 
     def preview(self, folder: Path, step: int) -> dict[str, float]:
-        return {} if self._preview is None else self._preview(folder, step)
+        return {} if self.previewer is None else self.previewer(folder, step)
 
     def loss(self, step: int, rank: int) -> dict[str, Tensor]:
         s = self.settings
@@ -117,14 +122,13 @@ class DenoiserTask:
 
     def _fill(self, step: int, rank: int) -> None:
         with torch.no_grad():
-            while True:
-                self.store.add(self.refill(step + 1_000_000 * (self.store.size % 7), rank))
-                if self.store.size >= self.settings.batch:
-                    return
+            self.store.add(self.refill(step // self.settings.refill_every, rank))
+            ahead = 1
+            while self.store.size < self.settings.batch:
+                self.store.add(self.refill(_WARM_UP + ahead, rank))
+                ahead += 1
 
-    def conditioning(
-        self, clips: EncodedClips, chunk: int, source: torch.Generator
-    ) -> Conditioned:
+    def conditioning(self, clips: EncodedClips, chunk: int, source: torch.Generator) -> Conditioned:
         """What inference would see before ``chunk``, dropped and corrupted for training."""
         past, prefix = past_of(clips, chunk), clips.prefix
         corruption = CorruptionSettings()
@@ -133,21 +137,58 @@ class DenoiserTask:
         past, prefix = corrupt_history(past, prefix, source, corruption)
         embedding = self._embedding(clips, source)
         if self.camera is None:
-            target = target_indices(len(past)).to(self._device)
-            return Conditioned(native_history(past, prefix), target, embedding)
+            return self._native(past, prefix, embedding)
+        return self._warped(clips, chunk, past, prefix, embedding, source)
+
+    def native_conditioning(self, clips: EncodedClips, chunk: int, embedding: Tensor) -> Conditioned:
+        """The uncorrupted native history."""
+        return self._native(past_of(clips, chunk), clips.prefix, embedding)
+
+    def camera_conditioning(
+        self, clips: EncodedClips, chunk: int, embedding: Tensor, source: torch.Generator
+    ) -> Conditioned:
+        """The warped history of clips that carry warps."""
+        past = past_of(clips, chunk)
+        return self._warped(clips, chunk, past, clips.prefix, embedding, source)
+
+    def velocity(self, x: Tensor, timestep: Tensor, given: Conditioned) -> Tensor:
+        """One call of the network on a batch whose samples may see different tokens."""
+        velocity: Tensor = self.transformer(
+            x,
+            timestep,
+            given.embedding,
+            indices_hidden_states=given.target,
+            history=given.history,
+            selection="mask",
+        )
+        return velocity
+
+    def _native(self, past: Tensor, prefix: Tensor, embedding: Tensor) -> Conditioned:
+        target = target_indices(len(past), device=past.device)
+        return Conditioned(native_history(past, prefix), target, embedding)
+
+    def _warped(
+        self,
+        clips: EncodedClips,
+        chunk: int,
+        past: Tensor,
+        prefix: Tensor,
+        embedding: Tensor,
+        source: torch.Generator,
+    ) -> Conditioned:
+        assert self.camera is not None
         assert clips.warps is not None
         assert clips.visible is not None
         warp = clips.warps[:, chunk]
-        sigma = 0.111 + 0.024 * _uniform(source, len(warp), 1, warp.shape[2], 1, 1)
-        noise = torch.randn(warp.shape, generator=source, device=warp.device)
+        sigma, noise = draw_condition_noise(warp.shape, source)
         history, target = warped_history(
             prefix,
-            past[:, :, -sum(self.camera.prev_sizes) :],
+            past,
             noised(warp, sigma, noise),
             clips.visible[:, chunk],
             settings=self.camera,
         )
-        return Conditioned(history, target.to(self._device), embedding)
+        return Conditioned(history, target, embedding)
 
     def _embedding(self, clips: EncodedClips, source: torch.Generator) -> Tensor:
         keep = _uniform(source, len(clips.tokens), 1) >= self.settings.drop_caption
@@ -159,26 +200,33 @@ class DenoiserTask:
         self, clean: Tensor, conditioned: Conditioned, stage: int, source: torch.Generator
     ) -> Tensor:
         noise = torch.randn(clean.shape, generator=source, device=clean.device)
-        item = flow_items(clean, noise, stage, self._levels(stage, len(clean), source), self.pyramid)
-        velocity = self.transformer(
-            item.x,
-            item.timestep,
-            conditioned.embedding,
-            indices_hidden_states=conditioned.target,
-            history=conditioned.history,
-            selection="mask",
-        )
+        item = self._item(clean, noise, stage, source)
+        velocity = self.velocity(item.x, item.timestep, conditioned)
         return F.mse_loss(velocity.float(), item.target.float())
 
-    def _levels(self, stage: int, batch: int, source: torch.Generator) -> Tensor:
-        """Positions u in [0,1) on the stage's grid (sigma is about 1 - u)."""
+    def _item(self, clean: Tensor, noise: Tensor, stage: int, source: torch.Generator) -> FlowItem:
+        """Half the batch at the sampler's own noise levels, the rest anywhere in the stage."""
+        exact = round(self.settings.on_schedule * len(clean))
+        levels = self._levels[stage]
+        which = torch.randint(len(levels), (exact,), generator=source, device=source.device)
+        visited = flow_items_at(clean[:exact], noise[:exact], stage, levels[which], self.pyramid)
+        u = _uniform(source, len(clean) - exact)
+        anywhere = flow_items(clean[exact:], noise[exact:], stage, u, self.pyramid)
+        return FlowItem(
+            **{k: torch.cat((v, getattr(anywhere, k))) for k, v in vars(visited).items()}
+        )
+
+    def _sampler_levels(self) -> list[Tensor]:
+        """The local noise levels that the sampler visits, stage by stage."""
         s = self.settings
-        uniform = _uniform(source, batch)
-        points = torch.tensor(s.schedule_points[stage], device=self._device)
-        which = torch.randint(len(points), (batch,), generator=source, device=self._device)
-        jitter = 0.02 * (_uniform(source, batch) - 0.5)
-        visited = (1 - points[which] + jitter).clamp(0, 0.999)
-        return torch.where(_uniform(source, batch) < s.on_schedule, visited, uniform)
+        runs = [
+            pyramid_schedules(self.pyramid, s.latent_size, (s.steps,) * 3, amplify=amplify)
+            for amplify in (False, True)
+        ]
+        return [
+            torch.cat([torch.as_tensor(run[k].sigmas).float() for run in runs]).to(self._device)
+            for k in range(3)
+        ]
 
 
 def past_of(clips: EncodedClips, chunk: int) -> Tensor:

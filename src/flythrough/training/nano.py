@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flythrough.errors import InputError
+from flythrough.models.codec import load_codec
+from flythrough.models.pi3x import Pi3X
+from flythrough.models.pi3x_config import NANO_CONFIG as GEOMETRY_CONFIG
+from flythrough.models.pi3x_files import load_pi3x
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import NANO_CONFIG as CODEC_CONFIG
 from flythrough.training.codec import CodecSettings, CodecTask
-from flythrough.training.loop import Loop, LoopSettings, Record, rank_and_world, start_processes
+from flythrough.training.geometry import GeometryTask
+from flythrough.training.loop import (
+    Loop,
+    LoopSettings,
+    Record,
+    Task,
+    rank_and_world,
+    start_processes,
+)
 from flythrough.training.photos import PhotoClips
+from flythrough.training.world_data import HELDOUT_SEED, WorldStream, world_pixels, world_views
+from flythrough.worlds.sampler import SamplerSettings
 
 Part = Literal["codec", "geometry", "denoiser", "lora"]
-SIZE = (192, 320)
+_CODEC_FRAMES = 9
+_CODEC_CROP = (96, 160)
+_GEOMETRY_SIZE = (140, 238)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NanoRun:
     """One part of nano, where it starts from and where it goes.
 
-    ``base`` is a model folder with the parts that are not trained here (the codec for the denoiser,
-    everything for the adapter), or None. ``heldout_photos`` are only measured on.
+    ``base`` is a model folder with the parts that are not trained here, and the starting weights of
+    the part that is, where it has them. ``heldout_photos`` are only measured on.
     """
 
     part: Part
@@ -40,34 +58,41 @@ class NanoRun:
     heldout_photos: Path | None = None
     device: str = "auto"
     compile: bool = False
-    size: tuple[int, int] = SIZE
+    size: tuple[int, int] = (192, 320)
     preview_every: int = 0
-    save_every: int = 500
+    save_every: int = 1000
     precision: Literal["bf16", "fp32"] = "fp32"
 
 
-def run(settings: NanoRun, on_record: object = None) -> dict[str, float]:
-    """Train one part, resume if the folder holds a checkpoint, export; returns held-out figures."""
-    device = torch.device(
-        settings.device
-        if settings.device != "auto"
-        else ("cuda" if torch.cuda.is_available() else "cpu")
-    )
+def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
+    """Train one part, resuming a checkpoint in its folder; export it; returns held-out figures."""
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
     start_processes(device)
     torch.manual_seed(settings.seed)
-    builders = {"codec": build_codec}
-    if settings.part not in builders:
-        raise InputError(f"There is no part {settings.part!r}; choose {', '.join(builders)}.")
-    task, rate = builders[settings.part](settings, device)
+    task, rate = builder(settings.part)(settings, device)
     loop = Loop(task, loop_settings(settings, rate), settings.folder, device)
     loop.resume()
-    loop.run(on_record if callable(on_record) else None)
+    loop.run(on_record)
     if rank_and_world()[0] != 0:
         return {}
     figures = loop.write_preview()
     task.modules.eval()
     task.export(settings.folder)
     return figures
+
+
+def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[Task, float]]:
+    """The function that sets up a part and names its peak learning rate."""
+    if part == "codec":
+        return build_codec
+    if part == "geometry":
+        return build_geometry
+    from flythrough.training.nano_denoiser import build_denoiser, build_lora
+
+    return build_denoiser if part == "denoiser" else build_lora
 
 
 def loop_settings(settings: NanoRun, rate: float) -> LoopSettings:
@@ -83,26 +108,67 @@ def loop_settings(settings: NanoRun, rate: float) -> LoopSettings:
     )
 
 
-def build_codec(settings: NanoRun, device: torch.device) -> tuple[CodecTask, float]:
-    """The codec: worlds and drifting photographs, 13-frame clips."""
-    net = TAEHV(CODEC_CONFIG)
-    if settings.base is not None:
-        from flythrough.models.codec import load_codec
-
-        net = load_codec(settings.base / "vae").net
-        net.requires_grad_(True)
-    net = net.to(device).to(memory_format=torch.channels_last)
-    batch = settings.batch or 12
-    codec = CodecSettings(size=settings.size, seed=settings.seed, batch=batch)
+def build_codec(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+    """Half worlds, half drifting photographs, in small crops: the network is convolutional."""
+    net = TAEHV(CODEC_CONFIG) if settings.base is None else load_codec(settings.base / "vae").net
+    net = net.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
+    batch = settings.batch or 16
+    crop = tuple(min(a, b) for a, b in zip(_CODEC_CROP, settings.size, strict=True))
+    codec = CodecSettings(
+        size=(crop[0], crop[1]), frames=_CODEC_FRAMES, seed=settings.seed, batch=batch
+    )
     photos = None if settings.photos is None else PhotoClips(settings.photos, device)
-    return CodecTask(net, codec, None, photos, heldout_clips(settings, device)), 6e-4
+    share = batch if photos is None else batch // 2
+    stream = WorldStream(
+        settings.seed,
+        SamplerSettings(size=settings.size, frames=_CODEC_FRAMES, batch=max(1, share // 2),
+                        outputs=("rgb",)),
+        device,
+    )
+
+    def worlds(step: int, rank: int) -> Tensor:
+        return _crops(world_pixels(stream, step, rank), codec.size, step, share)
+
+    heldout = heldout_clips(settings, device)
+    return CodecTask(net, codec, worlds, photos, heldout), 1e-3
+
+
+def _crops(video: Tensor, size: tuple[int, int], step: int, count: int) -> Tensor:
+    """``count`` windows of the clips, at places that depend on the step."""
+    source = torch.Generator().manual_seed(step)
+    pieces = []
+    for i in range(count):
+        clip = video[i % len(video)]
+        top = int(torch.randint(clip.shape[-2] - size[0] + 1, (1,), generator=source))
+        left = int(torch.randint(clip.shape[-1] - size[1] + 1, (1,), generator=source))
+        pieces.append(clip[..., top : top + size[0], left : left + size[1]])
+    return torch.stack(pieces)
 
 
 def heldout_clips(settings: NanoRun, device: torch.device) -> dict[str, Tensor]:
-    """Photographs never trained on, drifting slowly."""
-    clips: dict[str, Tensor] = {}
+    """Clips never trained on: held-out worlds, and photographs drifting slowly."""
+    held = SamplerSettings(size=settings.size, frames=13, batch=6, outputs=("rgb",))
+    clips = {"worlds": WorldStream(HELDOUT_SEED, held, device)(0, 0).rgb}
     if settings.heldout_photos is not None:
         stills = PhotoClips(settings.heldout_photos, device)
         source = torch.Generator().manual_seed(1)
         clips["photos"] = stills.clips(min(12, len(stills)), 13, settings.size, source)
     return clips
+
+
+def build_geometry(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+    """Two views a world at a size the patches divide."""
+    start = None if settings.base is None else settings.base / "geometry"
+    fresh = start is None or not start.is_dir()
+    net: nn.Module = Pi3X(GEOMETRY_CONFIG) if fresh else load_pi3x(start, device=device)
+    net = net.to(device).requires_grad_(True)
+    assert isinstance(net, Pi3X)
+    batch = settings.batch or 32
+    shape = SamplerSettings(size=_GEOMETRY_SIZE, frames=2, batch=batch, outputs=("rgb", "depth"))
+    stream = WorldStream(settings.seed + 1, shape, device)
+    held = SamplerSettings(size=(196, 322), frames=2, batch=16, outputs=("rgb", "depth"))
+    heldout = world_views(WorldStream(HELDOUT_SEED, held, device), 2, 0, 0)
+    return GeometryTask(net, partial(world_views, stream, 2), heldout), 5e-4
+
+
+__all__ = ["NanoRun", "Part", "build_codec", "build_geometry", "run"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from flythrough.models.helios import HeliosTransformer
-from flythrough.models.text import PromptEncoder, save_prompt_encoder
+from flythrough.models.text import PromptEncoder
 
 TRANSFORMER_CONFIG: dict[str, Any] = {
     "num_layers": 12,
@@ -64,7 +64,7 @@ def write_denoiser(folder: Path, transformer: HeliosTransformer, prompts: Prompt
         folder / "transformer", max_shard_size="14MB", safe_serialization=True
     )
     transformer.float().load_state_dict(kept)
-    save_prompt_encoder(prompts, folder)
+    prompts.save(folder)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "flythrough.json", {"format": 1, "name": "nano", "defaults": DEFAULTS})

@@ -1,0 +1,1 @@
+"""Procedural ground truth: seed in; exact frames, depth, visibility, flow and cameras out."""

@@ -101,9 +101,7 @@ def untile(values: Tensor, size: tuple[int, int]) -> Tensor:
     return image.reshape(*lead, rows * TILE, columns * TILE)[..., :height, :width]
 
 
-def cast_points(
-    tables: FrameTables, frame: Tensor, u: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor]:
+def cast_points(tables: FrameTables, frame: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """First hits of groups of free rays: ``frame`` [R] int64, pixels ``u``, ``v`` [R,n] float32.
 
     Returns (depth [R,n], primitive [R,n]). Primitives whose rectangle holds no ray of a group are

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from flythrough.seeds import generator
-from flythrough.worlds.patterns import cells_of, fractal, grid, lattice, noise, step
+from flythrough.worlds.noise import cells_of, fractal, grid, lattice, noise, step
 
-POSTERS = 16
+POSTERS = 24
 
 
 def _solid(colour: tuple[float, float, float]) -> Tensor:
@@ -59,24 +59,26 @@ def _facade(columns: int, rows: int, margin: tuple[float, float], name: str, ban
 
 
 def facade_flats() -> Tensor:
-    return _facade(4, 3, (0.24, 0.20), "flats", False)
+    return _facade(3, 2, (0.24, 0.20), "flats", False)
 
 
 def facade_office() -> Tensor:
-    return _facade(6, 4, (0.06, 0.22), "office", True)
+    return _facade(4, 2, (0.06, 0.22), "office", True)
 
 
 def facade_old() -> Tensor:
-    return _facade(3, 3, (0.30, 0.17), "old", False)
+    return _facade(2, 2, (0.30, 0.17), "old", False)
 
 
 def facade_brick() -> Tensor:
     from flythrough.worlds.patterns import brick
 
-    plain = _facade(4, 3, (0.27, 0.20), "brickhouse", False)
+    plain = _facade(3, 2, (0.27, 0.20), "brickhouse", False)
     masonry = brick()
     shrunk = torch.cat([masonry[:, ::2, ::2]] * 2, dim=1)
-    wall = torch.cat([shrunk, shrunk], dim=2).mul(torch.tensor([1.0, 0.8, 0.7]).view(3, 1, 1)).sum(0)
+    wall = (
+        torch.cat([shrunk, shrunk], dim=2).mul(torch.tensor([1.0, 0.8, 0.7]).view(3, 1, 1)).sum(0)
+    )
     solid = step(0.4, plain[0], 0.1)
     return torch.stack((plain[0] * (0.45 + 0.6 * wall) * solid, plain[1], plain[2]))
 
@@ -84,19 +86,36 @@ def facade_brick() -> Tensor:
 def shop() -> Tensor:
     x, y = grid()
     wall = _solid((0.62, 0.58, 0.52)) * (0.85 + 0.3 * fractal(6, 4, "shop"))
-    column, _, fx, _ = cells_of(x, y, 2, 1)
+    _, _, fx, _ = cells_of(x, y, 2, 1)
     awning = step(0.30, y, 0.004) * (1 - step(0.42, y, 0.004))
     stripe = step(0.5, (x * 16) % 1, 0.02)
     cloth = _over(_solid((0.86, 0.84, 0.78)), _solid((0.62, 0.18, 0.16)), stripe)
     image = _over(wall, cloth, awning)
-    sign = step(0.14, y, 0.004) * (1 - step(0.28, y, 0.004)) * _frame(fx, torch.full_like(fx, 0.5), 0.06, 0.06)
+    sign = (
+        step(0.14, y, 0.004)
+        * (1 - step(0.28, y, 0.004))
+        * _frame(fx, torch.full_like(fx, 0.5), 0.06, 0.06)
+    )
     image = _over(image, _solid((0.16, 0.24, 0.30)), sign)
-    text = step(0.18, y, 0.004) * (1 - step(0.24, y, 0.004)) * step(0.35, noise(70, 1, "sign"), 0.02)
-    image = _over(image, _solid((0.92, 0.87, 0.68)), text * sign * _frame(fx, torch.full_like(fx, 0.5), 0.2, 0.2))
-    pane = step(0.44, y, 0.004) * (1 - step(0.92, y, 0.004)) * _frame(fx, torch.full_like(fx, 0.5), 0.08, 0.1)
-    goods = lattice(24, 8, "goods")[(y * 8).long(), (x * 24).long()]
-    shown = _over(_solid((0.10, 0.12, 0.14)), _solid((0.75, 0.62, 0.40)), (goods > 0.6) * 0.7)
-    shown = _over(shown, _solid((0.45, 0.60, 0.70)), (column[None] * 0 + (goods < 0.2)) * 0.6)
+    text = (
+        step(0.18, y, 0.004) * (1 - step(0.24, y, 0.004)) * step(0.35, noise(70, 1, "sign"), 0.02)
+    )
+    image = _over(
+        image,
+        _solid((0.92, 0.87, 0.68)),
+        text * sign * _frame(fx, torch.full_like(fx, 0.5), 0.2, 0.2),
+    )
+    pane = (
+        step(0.44, y, 0.004)
+        * (1 - step(0.92, y, 0.004))
+        * _frame(fx, torch.full_like(fx, 0.5), 0.08, 0.1)
+    )
+    goods = step(0.62, fractal(14, 3, "goods"), 0.05) * step(0.62, y, 0.01)
+    shown = _over(
+        _solid((0.30, 0.34, 0.36)), _solid((0.55, 0.66, 0.72)), 0.7 * step(0.55, (fx + y) % 1, 0.1)
+    )
+    shown = _over(shown, _solid((0.80, 0.62, 0.38)), goods * 0.45)
+    shown = _over(shown, _solid((0.95, 0.86, 0.66)), 0.4 * (1 - step(0.06, y - 0.44, 0.04)))
     image = _over(image, shown, pane)
     bars = 1 - step(0.012, ((fx * 3) % 1 - 0.5).abs() - 0.0, 0.01)
     return _over(image, _solid((0.30, 0.29, 0.27)), pane * bars)
@@ -110,7 +129,9 @@ def window_view() -> Tensor:
     land = _solid((0.32, 0.46, 0.24)) * (0.6 + 0.8 * fractal(16, 4, "view land"))
     image = _over(sky, land, step(0.0, y - hills, 0.006))
     border = 1 - _frame(x, y, 0.06, 0.06)
-    cross = torch.maximum(1 - step(0.016, (x - 0.5).abs(), 0.004), 1 - step(0.013, (y - 0.4).abs(), 0.004))
+    cross = torch.maximum(
+        1 - step(0.016, (x - 0.5).abs(), 0.004), 1 - step(0.013, (y - 0.4).abs(), 0.004)
+    )
     return _over(image, _solid((0.93, 0.92, 0.89)) * 0.75, torch.maximum(border, cross))
 
 
@@ -131,7 +152,9 @@ def shelf() -> Tensor:
     x, y = grid()
     rows, columns = 5, 26
     row = (y * rows).long()
-    warp = x * columns + 0.6 * torch.sin(2 * math.pi * (x * 3 + lattice(1, rows, "warp")[:, 0][row]))
+    warp = x * columns + 0.6 * torch.sin(
+        2 * math.pi * (x * 3 + lattice(1, rows, "warp")[:, 0][row])
+    )
     column = warp.floor().long() % columns
     fx, fy = warp - warp.floor(), y * rows - row
     draws = torch.rand(6, rows, columns, generator=generator(7, "books"))
@@ -171,6 +194,57 @@ def rug() -> Tensor:
     return torch.stack((pile * (1 - ornament) * (1 - third), pile * ornament, pile * third))
 
 
+def _panes(columns: int, margin: float) -> Tensor:
+    """Car glass: r = body colour, g = glass, b = bright trim."""
+    x, y = grid()
+    _, _, fx, fy = cells_of(x, y, columns, 1)
+    glass = _frame(fx, fy, margin, 0.16)
+    rim = (_frame(fx, fy, margin * 0.7, 0.10) - glass).clamp(0, 1)
+    shine = 0.35 + 0.8 * (1 - fy) + 0.5 * step(0.75, (fx + 0.6 * fy) % 1, 0.05)
+    return torch.stack(
+        ((1 - glass) * (1 - 0.8 * rim) * 0.95, glass * shine, 0.10 * glass * (1 - fy))
+    )
+
+
+def car_windows() -> Tensor:
+    return _panes(2, 0.07)
+
+
+def car_screen() -> Tensor:
+    return _panes(1, 0.07)
+
+
+def car_side() -> Tensor:
+    x, y = grid()
+    seams = torch.stack([(x - at).abs() for at in (0.30, 0.52, 0.74)]).amin(0)
+    line = 1 - step(0.004, seams, 0.002) * step(0.012, (y - 0.30).abs(), 0.006)
+    handle = (1 - step(0.02, (seams - 0.04).abs(), 0.004)) * (
+        1 - step(0.02, (y - 0.22).abs(), 0.005)
+    )
+    body = (1.05 - 0.35 * y) * (1 - 0.5 * line)
+    sill = step(0.86, y, 0.02)
+    lamp = step(0.97, (2 * x - 1).abs(), 0.005) * (1 - step(0.35, y, 0.02)) * step(0.1, y, 0.02)
+    body = body * (1 - sill * 0.75) * (1 - lamp)
+    return torch.stack((body, 0.25 * sill, 0.9 * lamp + 0.5 * handle))
+
+
+def car_end() -> Tensor:
+    x, y = grid()
+    away = (2 * x - 1).abs()
+    lamp = (
+        step(0.66, away, 0.01)
+        * (1 - step(0.95, away, 0.01))
+        * step(0.15, y, 0.02)
+        * (1 - step(0.42, y, 0.02))
+    )
+    grille = (1 - step(0.5, away, 0.01)) * step(0.2, y, 0.02) * (1 - step(0.45, y, 0.02))
+    bars = 0.5 + 0.5 * torch.cos(y * 160)
+    plate = (1 - step(0.28, away, 0.01)) * step(0.58, y, 0.01) * (1 - step(0.74, y, 0.01))
+    bumper = step(0.80, y, 0.02)
+    body = (1.05 - 0.3 * y) * (1 - lamp) * (1 - grille) * (1 - plate) * (1 - 0.8 * bumper)
+    return torch.stack((body, 0.35 * grille * bars + 0.3 * bumper, lamp + 0.9 * plate))
+
+
 def _palette(draw: Tensor) -> Tensor:
     hues = torch.tensor(
         [
@@ -185,7 +259,9 @@ def _palette(draw: Tensor) -> Tensor:
 def _landscape(palette: Tensor, rand: Tensor, name: str) -> Tensor:
     x, y = grid()
     image = _over(palette[0].view(3, 1, 1), palette[3].view(3, 1, 1), y)
-    sun = 1 - step(0.07 + 0.08 * float(rand[0]), ((x - rand[1]) ** 2 + (y - 0.3) ** 2).sqrt(), 0.004)
+    sun = 1 - step(
+        0.07 + 0.08 * float(rand[0]), ((x - rand[1]) ** 2 + (y - 0.3) ** 2).sqrt(), 0.004
+    )
     image = _over(image, palette[4].view(3, 1, 1), sun)
     for i in range(3):
         ridge = 0.45 + 0.16 * i + 0.3 * (noise(3 + 2 * i, 1, f"{name}{i}")[:1] - 0.5)
@@ -209,7 +285,9 @@ def _shapes(palette: Tensor, rand: Tensor) -> Tensor:
             distance = (dx * math.cos(6 * colour) + dy * math.sin(6 * colour)).abs() - 0.02
         else:
             distance = torch.maximum(dx.abs() * 1.7 + dy, -dy) - size * 0.8
-        image = _over(image, palette[1 + int(colour * 3.999)].view(3, 1, 1), 1 - step(0, distance, 0.003))
+        image = _over(
+            image, palette[1 + int(colour * 3.999)].view(3, 1, 1), 1 - step(0, distance, 0.003)
+        )
     return image
 
 
@@ -218,9 +296,15 @@ def _text(image: Tensor, ink: Tensor, rand: Tensor, name: str) -> Tensor:
     top = 0.60 + 0.1 * float(rand[0])
     lines = ((y - top) / 0.045).floor()
     within = ((y - top) / 0.045) % 1
-    letters = step(0.42, noise(90, 20, name), 0.02) * step(0.25, within, 0.05) * (1 - step(0.8, within, 0.05))
+    letters = (
+        step(0.42, noise(90, 20, name), 0.02)
+        * step(0.25, within, 0.05)
+        * (1 - step(0.8, within, 0.05))
+    )
     block = step(0.12, torch.minimum(x, 1 - x), 0.004) * ((lines >= 0) & (lines < 6))
-    title = step(0.45, noise(22, 1, name + "t"), 0.03) * step(0.1, y, 0.004) * (1 - step(0.2, y, 0.004))
+    title = (
+        step(0.45, noise(22, 1, name + "t"), 0.03) * step(0.1, y, 0.004) * (1 - step(0.2, y, 0.004))
+    )
     title = title * step(0.12, torch.minimum(x, 1 - x), 0.004)
     return _over(image, ink.view(3, 1, 1), torch.maximum(letters * block, title))
 
@@ -235,7 +319,12 @@ def poster(number: int) -> Tensor:
     else:
         image = _shapes(palette, rand[12:])
     if number % 3 == 2:
-        image = _text(_over(image, palette[0].view(3, 1, 1), step(0.56, y, 0.003)), palette[2], rand, f"text{number}")
+        image = _text(
+            _over(image, palette[0].view(3, 1, 1), step(0.56, y, 0.003)),
+            palette[2],
+            rand,
+            f"text{number}",
+        )
         image = _over(image, palette[3].view(3, 1, 1), step(0.93, y, 0.003))
     mat = 1 - _frame(x, y, 0.07, 0.07)
     image = _over(image, _solid((0.90, 0.89, 0.86)), mat)
@@ -253,4 +342,8 @@ PICTURES: dict[str, Callable[[], Tensor]] = {
     "door": door,
     "shelf": shelf,
     "rug": rug,
+    "car side": car_side,
+    "car end": car_end,
+    "car windows": car_windows,
+    "car screen": car_screen,
 }

@@ -6,7 +6,8 @@ with a ray direction whose camera z is 1, the parameter found in the unit shape'
 1986, the sphere by the distance of the ray's foot (no cancellation far away).
 
 Unit shapes (local y points down): box and room [-1,1]^3; plane y = 0 without end; sphere of
-radius 1; cylinder of radius 1 along y in [-1,1]; cone with apex (0,-1,0) and base radius 1 at y = 1.
+radius 1; cylinder of radius 1 along y in [-1,1]; cone with apex (0,-1,0) and base radius 1 at
+y = 1.
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ def describe(
     """Normal, texture coordinates, face and edge distance at local hit points ``q``.
 
     All tensors have one shape (``shape`` is float32 for cheap comparison). Returns the unscaled
-    local normal, u and v in metres along the surface, the face (0 x faces and round sides, 1 z
-    faces, 2 upper, 3 lower; float32), and the distance in metres to the base (to the nearest
-    edge for a room).
+    local normal, u and v in metres along the surface (v of upright faces is 0 at the base), the
+    face (0 x faces and round sides, 1 z faces, 2 upper, 3 lower; float32), and the distance in
+    metres to the base (to the nearest edge for a room).
     """
     x, y, z = q
     ax, ay, az = x.abs(), y.abs(), z.abs()
@@ -130,10 +131,14 @@ def describe(
     upright = torch.where(shape == PLANE, -1.0, torch.sign(y) * sign)
     ny = torch.where(smooth, round_y, torch.where(level, upright, 0.0))
 
+    ball = shape == SPHERE
+    # equal-area map of each half ball on a disc (Lambert): no pinch at the poles, no seam
+    spread = torch.rsqrt(0.5 + 0.5 * ay)
+    spread = torch.where(ball, spread, 1.0)
+    flat_u, flat_v = x * half[0] * spread, z * half[2] * spread
     arc = torch.atan2(z, x) * half[0]
-    u = torch.where(smooth, arc, torch.where(face_x, z * half[2], x * half[0]))
-    rise = torch.where(shape == SPHERE, torch.asin(y.clamp(-1, 1)), y) * half[1]
-    v = torch.where(level, z * half[2], rise)
+    u = torch.where(smooth & ~ball, arc, torch.where(face_x, z * half[2], flat_u))
+    v = torch.where(level | ball, flat_v, (y - 1) * half[1])
     lower = (y > 0) & (shape != PLANE)
     face = torch.where(level, lower + 2.0, torch.where(face_z, 1.0, 0.0))
     ex, ey, ez = (1 - ax) * half[0], (1 - ay) * half[1], (1 - az) * half[2]

@@ -13,7 +13,20 @@ from flythrough.worlds.world import NEAR, PLANE, PRIMITIVES, ROOM, WorldBatch
 _CORNERS = torch.tensor(
     [[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)], dtype=torch.float64
 )
-_EDGES = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7)]
+_EDGES = [
+    (0, 1),
+    (2, 3),
+    (4, 5),
+    (6, 7),
+    (0, 2),
+    (1, 3),
+    (4, 6),
+    (5, 7),
+    (0, 4),
+    (1, 5),
+    (2, 6),
+    (3, 7),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +116,9 @@ def frame_tables(
     half = half.reshape(total, PRIMITIVES, 3)
     camera = world_from_camera.to(torch.float64)[..., :3, :].reshape(total, 1, 3, 4)
     shape = worlds.shape[:, None].expand(-1, frames, -1).reshape(total, PRIMITIVES)
-    scaled = torch.cat((world_from_local[..., :3] * half[..., None, :], world_from_local[..., 3:]), -1)
+    scaled = torch.cat(
+        (world_from_local[..., :3] * half[..., None, :], world_from_local[..., 3:]), -1
+    )
     camera_from_local = compose(rigid_inverse(camera), scaled)
     local_from_camera = compose(rigid_inverse(world_from_local), camera) / half[..., None]
     unproject = inverse_intrinsics(intrinsics).reshape(total, 1, 3, 3)

@@ -15,9 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from flythrough.errors import InputError
-from flythrough.worlds.patterns import RESOLUTION, SURFACES
+from flythrough.worlds.noise import RESOLUTION
+from flythrough.worlds.patterns import SURFACES
 from flythrough.worlds.pictures import PICTURES, POSTERS, poster
 
+_BITS = 21  # per channel of a packed texel: 11 of the value, 10 of the blending weights
+_MASK = (1 << _BITS) - 1
+_FULL, _UNIT = 2047, 1024
 LEVELS = RESOLUTION.bit_length()
 TEXELS = (4 * RESOLUTION * RESOLUTION - 1) // 3
 LAYERS: dict[str, int] = {
@@ -33,7 +37,8 @@ PHOTO = 100_000  # a material with layer PHOTO + r shows photo r (mod N), or pos
 class TextureAtlas:
     """Built-in layers plus optional photographs.
 
-    ``texels`` [layers * TEXELS] int32 holds red | green << 8 | blue << 16 of linear values;
+    ``texels`` [layers * TEXELS] int64 holds red | green << 21 | blue << 42 of linear values in
+    0..2047 (the free bits take the blending weights);
     ``noise`` [3, RESOLUTION**2] float32 in [0,1] is the unfiltered detail noise;
     ``photos`` counts the photographs that follow the built-in layers.
     """
@@ -48,11 +53,11 @@ class TextureAtlas:
 
 
 def _pyramid(image: Tensor) -> Tensor:
-    """[3,R,R] in [0,1] -> [TEXELS] int32, finest level first."""
+    """[3,R,R] in [0,1] -> [TEXELS] int64, finest level first."""
     levels = []
     while True:
-        bytes_ = (image.clamp(0, 1) * 255 + 0.5).to(torch.int32)
-        levels.append((bytes_[0] | bytes_[1] << 8 | bytes_[2] << 16).reshape(-1))
+        parts = (image.clamp(0, 1) * _FULL + 0.5).to(torch.int64)
+        levels.append((parts[0] | parts[1] << _BITS | parts[2] << 2 * _BITS).reshape(-1))
         if image.shape[-1] == 1:
             return torch.cat(levels)
         image = functional.avg_pool2d(image[None], 2)[0]
@@ -66,9 +71,7 @@ def _built_in() -> tuple[Tensor, Tensor]:
     return torch.cat([_pyramid(image) for image in small]), small[0].reshape(3, -1).contiguous()
 
 
-def texture_atlas(
-    photos: Tensor | None = None, device: str | torch.device = "cpu"
-) -> TextureAtlas:
+def texture_atlas(photos: Tensor | None = None, device: str | torch.device = "cpu") -> TextureAtlas:
     """The built-in textures, with ``photos`` [N,3,h,w] (sRGB in [0,1]) added if given.
 
     Photos are resized to the texture resolution. Raises InputError for another shape.
@@ -90,40 +93,28 @@ def texture_atlas(
     return TextureAtlas(texels, noise, count).to(device)
 
 
-def _level(
-    atlas: TextureAtlas, layer: Tensor, level: Tensor, u: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Bilinear lookup in one mip level per pixel; all inputs one shape, u and v in tiles."""
-    width = torch.full_like(level, RESOLUTION).bitwise_right_shift(level)
+def _corners(
+    layer: Tensor, level: Tensor, u: Tensor, v: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Texel numbers and bilinear weights of the four nearest texels of one mip level."""
+    width = torch.full_like(level, RESOLUTION).bitwise_right_shift_(level)
     scale = width.to(torch.float32)
-    x = u * scale - 0.5
-    y = v * scale - 0.5
+    x = (u * scale).sub_(0.5)
+    y = (v * scale).sub_(0.5)
     x0, y0 = x.floor(), y.floor()
-    fx, fy = x - x0, y - y0
-    area = width * width
-    first = layer * TEXELS + (4 * (RESOLUTION * RESOLUTION - area)).div(3, rounding_mode="floor")
+    fx, fy = x.sub_(x0), y.sub_(y0)
+    # levels before this one hold 4/3 (R^2 - width^2) texels; the shift by 2 bits a level is exact
+    before = (RESOLUTION * RESOLUTION - width * width).mul_(4).div_(3, rounding_mode="floor")
+    first = before.add_(layer * TEXELS)
     wrap = width - 1
-    left = x0.to(torch.int32)
-    top = y0.to(torch.int32)
-    right, bottom = (left + 1) & wrap, (top + 1) & wrap
-    left, top = left & wrap, top & wrap
-    row0, row1 = first + top * width, first + bottom * width
-    gx, gy = 1 - fx, 1 - fy
-    total: list[Tensor] = []
-    for index, weight in (
-        (row0 + left, gx * gy),
-        (row0 + right, fx * gy),
-        (row1 + left, gx * fy),
-        (row1 + right, fx * fy),
-    ):
-        packed = torch.index_select(atlas.texels, 0, index.reshape(-1)).view(index.shape)
-        for channel in range(3):
-            part = ((packed >> (8 * channel)) & 255).to(torch.float32)
-            if len(total) <= channel:
-                total.append(part * weight)
-            else:
-                total[channel].addcmul_(part, weight)
-    return total[0], total[1], total[2]
+    left, top = x0.to(torch.int32), y0.to(torch.int32)
+    right, bottom = (left + 1).bitwise_and_(wrap), (top + 1).bitwise_and_(wrap)
+    left.bitwise_and_(wrap)
+    upper = top.bitwise_and_(wrap).mul_(width).add_(first)
+    lower = bottom.mul_(width).add_(first)
+    across = fx * fy
+    weights = (1 - fx - fy + across, fx - across, fy - across, across)
+    return (upper + left, upper + right, lower + left, lower + right), weights
 
 
 def sample(
@@ -132,7 +123,8 @@ def sample(
     """Trilinear weights in [0,1] at (u, v) of ``layer``.
 
     ``layer`` int32, ``u``/``v`` float32 in tiles (they wrap), ``lod`` float32 = log2 of the pixel's
-    footprint in texels of the finest level; all of one shape.
+    footprint in texels of the finest level; all of one shape. The three channels travel in one
+    integer: eight products and sums blend them all, and memory is read once.
     """
     lod = lod.clamp(0, LEVELS - 1.001)
     low = lod.floor()
@@ -140,16 +132,27 @@ def sample(
     level = low.to(torch.int32)
     # float32 keeps too few fraction bits far from the origin: wrap to the tile first
     u, v = u - u.floor(), v - v.floor()
-    fine = _level(atlas, layer, level, u, v)
-    coarse = _level(atlas, layer, level + 1, u, v)
+    left = torch.full(u.shape, _UNIT, dtype=torch.int64, device=u.device)
+    total = torch.zeros_like(left)
+    for step, share in ((0, (1 - between) * _UNIT), (1, between * _UNIT)):
+        numbers, weights = _corners(layer, level + step, u, v)
+        for corner in range(4):
+            texel = torch.index_select(atlas.texels, 0, numbers[corner].reshape(-1)).view(u.shape)
+            if step == 1 and corner == 3:
+                weight = left.clamp_(min=0)  # the shares add up to the unit in spite of rounding
+            else:
+                weight = (weights[corner] * share).to(torch.int64)
+                left.sub_(weight)
+            total.addcmul_(texel, weight)
     red, green, blue = (
-        torch.lerp(a, b, between).mul_(1 / 255) for a, b in zip(fine, coarse, strict=True)
+        ((total >> (_BITS * channel)) & _MASK).to(torch.float32).mul_(1 / (_FULL * _UNIT))
+        for channel in range(3)
     )
     return red, green, blue
 
 
 def sample_noise(atlas: TextureAtlas, channel: int, u: Tensor, v: Tensor) -> Tensor:
-    """Bilinear detail noise in [0,1] at the finest level only; ``u``, ``v`` in tiles (they wrap)."""
+    """Bilinear detail noise in [0,1] at the finest level only; ``u``, ``v`` in tiles."""
     x = (u - u.floor()) * RESOLUTION - 0.5
     y = (v - v.floor()) * RESOLUTION - 0.5
     x0, y0 = x.floor(), y.floor()

@@ -101,7 +101,7 @@ class WorldBatch:
             name: tuple(value for value in getattr(self, name) for _ in range(times))
             for name in ("seeds", "kinds", "captions")
         }
-        return replace(self, **moved, **names)
+        return replace(self, **moved, **names)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,7 +147,7 @@ def test_adapters_are_switched_one_by_one(model: HeliosTransformer) -> None:
     set_lora_active(model, "two", False)
     set_lora_active(model, "one", True)
     assert torch.equal(velocity(model), only_one)
-    with pytest.raises(WeightsError, match="no adapter named 'three'.*one, two"):
+    with pytest.raises(WeightsError, match=r"no adapter named 'three'.*one, two"):
         set_lora_active(model, "three", True)
 
 

@@ -1,1 +1,1 @@
-"""Estimators that need no network of ours: exact, given, flat."""
+"""Estimators without a network (exact, given, flat), and the choice between all of them."""

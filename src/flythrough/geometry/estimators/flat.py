@@ -1,37 +1,33 @@
-"""A wall at depth 1 in front of the camera: an explicit choice for pictures without usable depth."""
+"""A wall at depth 1 in front of the camera: an explicit choice, never a fallback."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from flythrough.geometry.estimator import Capabilities, check_images
+from flythrough.geometry.estimator import Capabilities, check_images, known_intrinsics
 from flythrough.geometry.types import Geometry, ScaleKind
-
-_FOV_DEG = 60.0
+from flythrough.media.fitting import default_intrinsics
 
 
 class FlatDepth:
-    """Depth 1 everywhere, 60 degrees across unless intrinsics are given."""
+    """Depth 1 everywhere; the default field of view unless intrinsics are given."""
 
     name = "flat"
     capabilities = Capabilities(scale=ScaleKind.SCALE_INVARIANT)
 
     def estimate(self, images: Tensor, *, intrinsics: Tensor | None = None) -> Geometry:
+        """A plane of depth 1 for every picture [N,3,H,W], each in its own camera frame."""
         check_images(images, self.name, None)
         count, _, height, width = images.shape
-        depth = images.new_ones(count, height, width)
         if intrinsics is None:
-            focal = width / 2 / math.tan(math.radians(_FOV_DEG / 2))
-            matrix = [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]
-            intrinsics = images.new_tensor(matrix).expand(count, 3, 3)
+            intrinsics = torch.from_numpy(default_intrinsics(height, width))
+        depth = torch.ones(count, height, width, device=images.device)
         return Geometry(
             depth=depth,
             confidence=torch.ones_like(depth),
             valid=torch.ones_like(depth, dtype=torch.bool),
-            intrinsics=intrinsics.float(),
+            intrinsics=known_intrinsics(intrinsics, images),
             world_from_camera=torch.eye(4, device=images.device).expand(count, 4, 4),
             scale=self.capabilities.scale,
         )

@@ -1,41 +1,57 @@
-"""Depth that the user brings along: .npy, .npz or 16-bit .png in millimetres."""
+"""Depth that the user brings along for the photo."""
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
+from flythrough.cameras.intrinsics import check_intrinsics
 from flythrough.errors import GeometryError
-from flythrough.geometry.estimator import Capabilities, check_images
+from flythrough.geometry.estimator import Capabilities, check_images, known_intrinsics
 from flythrough.geometry.types import Geometry, ScaleKind
+from flythrough.media.fitting import default_intrinsics
 
 _ASPECT_TOLERANCE = 0.03
-_DEFAULT_FOV_DEG = 60.0
 
 
 class GivenDepth:
-    """One z-depth map for the photo, resized (nearest) to it.
+    """One z-depth map for one photo, resized (nearest) to it.
 
     Args:
-        depth: [H,W] positive where known, 0 where not; its unit becomes the scene unit.
-        name: what to call it in messages.
-        intrinsics: [3,3] in pixels of the depth map's size, or None for a 60 degree view.
+        depth: [H,W] (or [1,H,W], [H,W,1]) numbers, positive where known, 0 where not; their unit
+            becomes the scene unit.
+        name: what messages call it.
+        intrinsics: [3,3] in pixels of the depth map's size, or None for the default field of view.
+
+    Raises:
+        GeometryError: not one finite, non-negative number a pixel, or no positive one.
+        CameraError: intrinsics that are not a pinhole matrix.
     """
 
     capabilities = Capabilities(scale=ScaleKind.SCALE_INVARIANT, max_views=1)
 
     def __init__(self, depth: np.ndarray, name: str, intrinsics: np.ndarray | None = None) -> None:
         self.name = name
-        self.depth = torch.from_numpy(_checked(depth, name))
-        self.matrix = None if intrinsics is None else torch.from_numpy(np.array(intrinsics)).float()
+        self.depth = torch.from_numpy(checked_depth(depth, name))
+        if intrinsics is None:
+            self.intrinsics = torch.from_numpy(default_intrinsics(*self.depth.shape)).float()
+        else:
+            matrix = check_intrinsics(intrinsics, f"The intrinsics of {name}")
+            self.intrinsics = torch.from_numpy(matrix).float()
+        if tuple(self.intrinsics.shape) != (3, 3):
+            raise GeometryError(
+                f"The intrinsics of {name} have shape {tuple(self.intrinsics.shape)}; give one 3x3 "
+                "matrix."
+            )
 
     def estimate(self, images: Tensor, *, intrinsics: Tensor | None = None) -> Geometry:
+        """The depth map at the size of the one picture [1,3,H,W].
+
+        Raises:
+            GeometryError: the picture has another aspect ratio, or there is more than one.
+        """
         check_images(images, self.name, 1)
         height, width = images.shape[-2:]
         own_height, own_width = self.depth.shape
@@ -44,63 +60,37 @@ class GivenDepth:
                 f"The depth map {self.name} is {own_height}x{own_width} but the picture is "
                 f"{height}x{width}; both must show the same view, so crop the depth map alike."
             )
-        depth = F.interpolate(self.depth[None, None], (height, width), mode="nearest")[0]
+        if intrinsics is None:
+            rows = torch.tensor([width / own_width, height / own_height, 1.0])
+            intrinsics = self.intrinsics * rows[:, None]
+        depth = functional.interpolate(
+            self.depth[None, None], (height, width), mode="nearest-exact"
+        )[0]
         depth = depth.to(images.device)
-        matrix = self._matrix(height, width) if intrinsics is None else intrinsics
         return Geometry(
             depth=depth,
             confidence=(depth > 0).float(),
             valid=depth > 0,
-            intrinsics=matrix.to(images.device).float(),
+            intrinsics=known_intrinsics(intrinsics, images),
             world_from_camera=torch.eye(4, device=images.device)[None],
             scale=self.capabilities.scale,
         )
 
-    def _matrix(self, height: int, width: int) -> Tensor:
-        if self.matrix is not None:
-            rows = torch.tensor([width / self.depth.shape[1], height / self.depth.shape[0], 1.0])
-            return (self.matrix * rows[:, None])[None]
-        focal = width / 2 / np.tan(np.radians(_DEFAULT_FOV_DEG / 2))
-        return torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]]).float()
 
-
-def read_depth(path: Path) -> GivenDepth:
-    """A depth file.
+def checked_depth(depth: np.ndarray, name: str) -> np.ndarray:
+    """A depth map as float32 [H,W] after checking that it is one.
 
     Raises:
-        GeometryError: missing, unreadable, of the wrong shape, or without a valid pixel.
+        GeometryError: another shape or type, NaN, infinite or negative values, nothing positive.
     """
-    if not path.is_file():
-        raise GeometryError(f"There is no depth file {path}; check the path.")
-    try:
-        if path.suffix == ".png":
-            array = np.asarray(Image.open(path)).astype(np.float32) / 1000
-            return GivenDepth(array, path.name)
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile, UnidentifiedImageError) as error:
-        raise GeometryError(
-            f"The depth file {path} cannot be read ({error}); give .npy, .npz or a 16-bit .png."
-        ) from error
-    if isinstance(loaded, np.ndarray):
-        return GivenDepth(loaded, path.name)
-    key = "depth" if "depth" in loaded.files else next(iter(loaded.files), None)
-    if key is None:
-        raise GeometryError(f"The depth file {path} is empty; store an array named depth.")
-    matrix = loaded["intrinsics"] if "intrinsics" in loaded.files else None
-    if matrix is not None and matrix.ndim == 3:
-        matrix = matrix[0]
-    return GivenDepth(loaded[key], path.name, matrix)
-
-
-def _checked(depth: np.ndarray, name: str) -> np.ndarray:
-    if depth.ndim == 3 and depth.shape[0] >= 1:
-        depth = depth[0]
-    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+    plane = depth[..., 0] if depth.ndim == 3 and depth.shape[-1] == 1 else depth
+    plane = plane[0] if plane.ndim == 3 and len(plane) == 1 else plane
+    if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in "fiu":
         raise GeometryError(
             f"The depth map {name} has shape {depth.shape} and type {depth.dtype}; give one number "
             "a pixel, [H, W]."
         )
-    values = depth.astype(np.float32)
+    values = plane.astype(np.float32)
     if not np.isfinite(values).all():
         raise GeometryError(
             f"The depth map {name} holds NaN or infinite values; write 0 where depth is unknown."

@@ -1,30 +1,63 @@
-"""An estimator by name or depth file (the model's own network is chosen by the engine)."""
+"""An estimator by name or by depth file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.estimator import Estimator
+from flythrough.geometry.estimators.files import DEPTH_SUFFIXES, read_depth
 from flythrough.geometry.estimators.flat import FlatDepth
-from flythrough.geometry.estimators.given import read_depth
+from flythrough.geometry.estimators.given import GivenDepth
 
-_SUFFIXES = {".npy", ".npz", ".png"}
+NETWORK_NAMES = ("default", "pi3x")
+_CHOICES = "default (the model's own network), pi3x, flat, or a depth file (.npy, .npz, .png)"
 
 
 def check_geometry_choice(name_or_file: str) -> None:
-    """Refuse a name that is neither known nor a depth file, before anything is loaded."""
-    if name_or_file in ("default", "flat"):
-        return
-    if Path(name_or_file).suffix not in _SUFFIXES:
+    """Refuse what is neither a known name nor a readable depth file, before anything is loaded.
+
+    Raises:
+        GeometryError: unknown, or a depth file that cannot be used.
+    """
+    if name_or_file not in (*NETWORK_NAMES, "flat"):
+        _from_file(name_or_file)
+
+
+def load_estimator(
+    name_or_file: str,
+    model_folder: Path | None = None,
+    *,
+    network: Callable[[Path], Estimator] | None = None,
+) -> Estimator:
+    """The estimator that ``name_or_file`` asks for.
+
+    Args:
+        name_or_file: ``default`` or ``pi3x``: the network in ``model_folder``; ``flat``: a wall at
+            depth 1; otherwise the path of a depth file.
+        model_folder: a model folder with a ``geometry`` folder inside.
+        network: loads the network of such a folder. It is handed in because networks live in a
+            layer above this one.
+
+    Raises:
+        GeometryError: an unknown name, an unusable file, or a network that is not there.
+    """
+    if name_or_file == "flat":
+        return FlatDepth()
+    if name_or_file not in NETWORK_NAMES:
+        return _from_file(name_or_file)
+    folder = None if model_folder is None else model_folder / "geometry"
+    if network is None or folder is None or not folder.is_dir():
+        place = "no model folder" if model_folder is None else str(model_folder)
         raise GeometryError(
-            f"--geometry {name_or_file!r} is unknown; use default, flat or a depth file "
-            "(.npy, .npz, .png)."
+            f"The geometry {name_or_file!r} needs a network but there is none in {place}; choose "
+            "another model, flat, or a depth file."
         )
-    read_depth(Path(name_or_file))
+    return network(folder)
 
 
-def load_estimator(name_or_file: str) -> Estimator:
-    """``flat`` or a depth file."""
-    check_geometry_choice(name_or_file)
-    return FlatDepth() if name_or_file == "flat" else read_depth(Path(name_or_file))
+def _from_file(path: str) -> GivenDepth:
+    if Path(path).suffix.lower() not in DEPTH_SUFFIXES:
+        raise GeometryError(f"The geometry {path!r} is unknown; choose {_CHOICES}.")
+    return read_depth(Path(path))

@@ -1,0 +1,1 @@
+"""Cameras over time: poses, trajectories, the path language and camera files. Imports no torch."""

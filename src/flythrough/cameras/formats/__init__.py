@@ -1,0 +1,64 @@
+"""Camera files, one module a format, chosen by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flythrough.cameras.formats import camera_poses_npz, native_json
+from flythrough.cameras.trajectory import Trajectory
+from flythrough.errors import CameraError
+
+SUFFIXES = (".npz", ".json")
+
+
+def read_trajectory(
+    path: str | Path, frames: int | None = None, *, convention: str | None = None
+) -> Trajectory:
+    """The trajectory in a camera file (``.npz`` camera poses or ``.json``).
+
+    Args:
+        path: the file.
+        frames: wanted length; a shorter file repeats its last camera, a longer one is cut. None
+            keeps the file's length.
+        convention: "opencv" or "opengl" axes of an ``.npz``; None takes what the file states, else
+            "opencv". World-to-camera matrices cannot be recognised; invert them first.
+
+    Raises:
+        CameraError: unknown suffix, missing file, folder, unusable content, or a convention for a
+            format that has only one.
+    """
+    path = Path(path)
+    if check_suffix(path) == ".npz":
+        trajectory = camera_poses_npz.read(path, convention=convention)
+    elif convention is not None:
+        raise CameraError(
+            f"The convention {convention!r} has no effect on {path}, because .json trajectories "
+            "are always opencv; leave it out."
+        )
+    else:
+        trajectory = native_json.read(path)
+    return trajectory if frames is None else trajectory.padded(frames)[:frames]
+
+
+def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
+    """Write a camera file in the format of its suffix; reading it gives the same values back.
+
+    The file appears whole or not at all; what was there before stays when writing fails.
+
+    Raises:
+        CameraError: unknown suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    write = native_json.write if check_suffix(path) == ".json" else camera_poses_npz.write
+    write(path, trajectory)
+
+
+def check_suffix(path: Path) -> str:
+    """The file's suffix in lower case, or a CameraError when it names no camera format."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CameraError(
+            f"The suffix {path.suffix!r} of {path} names no camera format; "
+            f"use one of {', '.join(SUFFIXES)}."
+        )
+    return suffix

@@ -1,0 +1,184 @@
+"""``camera_poses`` archives: the camera files that Warp-as-History's release reads.
+
+The key ``camera_poses`` holds camera-to-world matrices with OpenCV axes. The release's files state
+no length unit: its loader multiplies their translations by 0.1 times the median depth of the first
+frame, and so does this reader. Files that Flythrough writes state their unit, times and convention,
+which makes round trips exact.
+
+What the matrices themselves cannot tell: OpenGL axes and world-to-camera matrices are rigid poses
+too, so neither is noticed unless the file has a ``convention`` key. Say ``convention="opengl"`` for
+the former and invert the latter before storing them.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flythrough.cameras.formats.reading import existing_file
+from flythrough.cameras.formats.writing import write_whole
+from flythrough.cameras.trajectory import DEFAULT_STEP, LengthUnit, Trajectory
+from flythrough.errors import CameraError
+
+POSES = "camera_poses"
+CONVENTIONS = ("opencv", "opengl")
+
+
+def read(
+    path: Path, *, translation_scale: float = 0.1, convention: str | None = None
+) -> Trajectory:
+    """The trajectory in an archive.
+
+    Keys: ``camera_poses`` [T,4,4], [1,T,4,4] or [T,3,4] camera-to-world; optional ``intrinsics``
+    [T,3,3] or [3,3] in pixels with ``size`` (height, width), ``fps`` or ``times`` [T] seconds
+    (default 16 fps), ``unit`` (scene, metre, median-depth), ``focal_scale`` [T], ``convention``.
+
+    Args:
+        path: the ``.npz`` file.
+        translation_scale: without a ``unit`` key, translations times this are multiples of the
+            median depth of the first frame. Files with a ``unit`` key are read as they are.
+        convention: axes of the file's cameras: "opencv" (x right, y down, z forward) or "opengl"
+            (x right, y up, z backward); None takes what the file states, else "opencv".
+
+    Raises:
+        CameraError: missing, unreadable or pickled file, missing key, unusable values, or a
+            convention that is unknown or contradicts the file.
+    """
+    if convention is not None:
+        _check_convention(convention)
+    arrays = _arrays(existing_file(path))
+    if POSES not in arrays:
+        raise CameraError(
+            f"{path} has no key {POSES!r} (it has {sorted(arrays)}); store the camera-to-world "
+            f"matrices [T,4,4] as {POSES!r}."
+        )
+    try:
+        poses = _poses(arrays[POSES])
+        if _convention(arrays, convention) == "opengl":
+            poses = poses * np.array([1.0, -1.0, -1.0, 1.0])
+        return _trajectory(arrays, poses, translation_scale)
+    except CameraError as error:
+        raise CameraError(f"In {path}: {error}") from None
+
+
+def write(path: Path, trajectory: Trajectory) -> None:
+    """Write an archive with every field of the trajectory and its unit."""
+    arrays: dict[str, Any] = {
+        POSES: trajectory.world_from_camera,
+        "times": trajectory.times,
+        "fps": np.array(1.0 / trajectory.step()),
+        "unit": np.array(str(trajectory.unit)),
+        "convention": np.array("opencv"),
+    }
+    for name in ("intrinsics", "size", "focal_scale"):
+        value = getattr(trajectory, name)
+        if value is not None:
+            arrays[name] = np.asarray(value)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds a single array")
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CameraError(
+            f"The camera file {path} cannot be read as an npz archive of plain arrays ({reason}); "
+            "write it with numpy.savez from numeric arrays, without pickled objects."
+        ) from None
+
+
+def _numeric(value: np.ndarray, name: str) -> np.ndarray:
+    if value.dtype.kind not in "fiu":
+        raise CameraError(f"{name} has type {value.dtype}; store real numbers.")
+    return value.astype(np.float64)
+
+
+def _poses(value: np.ndarray) -> np.ndarray:
+    poses = _numeric(value, POSES)
+    if poses.ndim == 4 and poses.shape[0] == 1:
+        poses = poses[0]
+    if poses.ndim != 3 or poses.shape[1:] not in ((4, 4), (3, 4)) or not len(poses):
+        raise CameraError(
+            f"{POSES} has shape {list(value.shape)}; store camera-to-world matrices as [T,4,4], "
+            "[1,T,4,4] or [T,3,4]."
+        )
+    if poses.shape[1] == 3:
+        last = np.broadcast_to(np.array([0.0, 0.0, 0.0, 1.0]), (len(poses), 1, 4))
+        poses = np.concatenate([poses, last], axis=1)
+    return poses
+
+
+def _trajectory(
+    arrays: dict[str, np.ndarray], poses: np.ndarray, translation_scale: float
+) -> Trajectory:
+    intrinsics = arrays.get("intrinsics")
+    if intrinsics is not None:
+        intrinsics = _numeric(intrinsics, "intrinsics")
+        if intrinsics.ndim == 4 and intrinsics.shape[0] == 1:
+            intrinsics = intrinsics[0]
+        if intrinsics.shape in ((3, 3), (1, 3, 3)):
+            intrinsics = np.broadcast_to(intrinsics.reshape(3, 3), (len(poses), 3, 3))
+    size, scale = arrays.get("size"), arrays.get("focal_scale")
+    stated = arrays.get("unit")
+    trajectory = Trajectory(
+        world_from_camera=poses,
+        times=_times(arrays, len(poses)),
+        unit=LengthUnit.MEDIAN_DEPTH if stated is None else _unit(stated),
+        intrinsics=intrinsics,
+        size=None if size is None else tuple(_numeric(size, "size").reshape(-1).tolist()),
+        focal_scale=None if scale is None else _numeric(scale, "focal_scale"),
+    )
+    if stated is None:
+        return trajectory.scaled(translation_scale, LengthUnit.MEDIAN_DEPTH)
+    return trajectory
+
+
+def _times(arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
+    if "times" in arrays:
+        return _numeric(arrays["times"], "times")
+    fps = _numeric(arrays["fps"], "fps") if "fps" in arrays else np.array(1 / DEFAULT_STEP)
+    if fps.size != 1 or not np.isfinite(fps).all() or fps.min() <= 0:
+        raise CameraError(f"fps is {fps.tolist()}; store one finite number above 0.")
+    return np.arange(count) / float(fps.reshape(()))
+
+
+def _check_convention(name: str) -> None:
+    if name not in CONVENTIONS:
+        raise CameraError(
+            f"The camera convention {name!r} is unknown; use one of {', '.join(CONVENTIONS)}."
+        )
+
+
+def _convention(arrays: dict[str, np.ndarray], asked: str | None) -> str:
+    if "convention" not in arrays:
+        return asked or "opencv"
+    stated = _word(arrays["convention"])
+    _check_convention(stated)
+    if asked not in (None, stated):
+        raise CameraError(
+            f"The convention {asked!r} was asked for but the file states {stated!r}; leave out the "
+            "option or correct the file."
+        )
+    return stated
+
+
+def _word(value: np.ndarray) -> str:
+    return str(value.reshape(-1)[0]) if value.size == 1 else str(value.tolist())
+
+
+def _unit(value: np.ndarray) -> LengthUnit:
+    text = _word(value)
+    if text not in tuple(LengthUnit):
+        raise CameraError(f"The unit {text!r} is unknown; store one of {', '.join(LengthUnit)}.")
+    return LengthUnit(text)

@@ -1,0 +1,54 @@
+"""One argument, two meanings: a camera file or a path in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flythrough.cameras.formats import SUFFIXES, read_trajectory
+from flythrough.cameras.formats.reading import existing_file
+from flythrough.cameras.path_language import parse_path, starts_like_a_path
+from flythrough.cameras.trajectory import Trajectory
+from flythrough.errors import CameraError
+
+
+def trajectory_from(text_or_path: str | Path, frames: int, fps: float = 16.0) -> Trajectory:
+    """``frames`` cameras from a camera file or from the path language.
+
+    A file gives one camera for each frame, whatever its own frame rate (its times stay): it is cut
+    when it is too long, and its last camera is held when it is too short. Anything that
+    :func:`camera_file` does not take for a file is the path language at ``fps``.
+
+    Raises:
+        CameraError: the file or the words are unusable, or ``frames`` is below 1.
+    """
+    if frames < 1:
+        raise CameraError(f"A camera path of {frames} frames is empty; ask for at least 1 frame.")
+    file = camera_file(text_or_path)
+    if file is None:
+        return parse_path(str(text_or_path), frames, fps)
+    return read_trajectory(file, frames)
+
+
+def camera_file(text_or_path: str | Path) -> Path | None:
+    """The file that the argument means, or None when it is a path in words.
+
+    Files are: a ``Path``, a known suffix, and (unless the first word is a verb or preset) a name
+    that exists or has a slash.
+
+    Raises:
+        CameraError: a name without a known suffix that is missing or a folder.
+    """
+    text = str(text_or_path)
+    path = Path(text)
+    if isinstance(text_or_path, Path) or path.suffix.lower() in SUFFIXES:
+        return path
+    if not starts_like_a_path(text) and text.strip() and (_exists(path) or "/" in text):
+        return existing_file(path)
+    return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,104 @@
+"""``flythrough camera``: a camera path or file becomes a camera file, and a picture of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flythrough.cli.output import emit
+
+if TYPE_CHECKING:
+    from flythrough.cameras.trajectory import Trajectory
+
+_WORDS_FRAMES, _WORDS_FPS = 66, 16.0
+
+
+def camera(
+    source: Annotated[str, Parameter(help="Path language or a camera file.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .npz or .json to write.")],
+    frames: Annotated[
+        int | None,
+        Parameter(
+            help="Frames (default: 66 for words, all of a file); a file that is too long is cut, "
+            "one that is too short holds its last camera."
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, Parameter(help="Frame rate of a path in words (default 16).")
+    ] = None,
+    convention: Annotated[
+        str | None, Parameter(help="Axes of an .npz to read: opencv (default) or opengl.")
+    ] = None,
+    plot: Annotated[Path | None, Parameter(help="Also draw the path into this .png.")] = None,
+) -> None:
+    """Convert or draw a camera path.
+
+    Example: flythrough camera "forward 0.6; orbit left 30deg" -o path.npz --plot path.png
+    """
+    from flythrough.cameras.formats import write_trajectory
+    from flythrough.media.atomic import replacing
+
+    _check_targets(output, plot)
+    trajectory = _read(source, frames, fps, convention)
+    write_trajectory(output, trajectory)
+    if plot is not None:
+        from flythrough.cameras.plot import plot_trajectory
+
+        with replacing(plot) as partial:
+            plot_trajectory(trajectory).save(partial)
+    drawn = "" if plot is None else f", drawn in {plot}"
+    emit(
+        {
+            "output": str(output),
+            "plot": None if plot is None else str(plot),
+            "frames": len(trajectory),
+            "seconds": float(trajectory.times[-1] - trajectory.times[0]),
+            "unit": str(trajectory.unit),
+            "digest": trajectory.digest(),
+        },
+        f"{output}: {len(trajectory)} frames in unit {trajectory.unit}{drawn}",
+    )
+
+
+def _check_targets(output: Path, plot: Path | None) -> None:
+    """Refuse unusable targets before anything is read or written."""
+    from flythrough.cameras.formats import check_suffix
+    from flythrough.errors import CameraError
+
+    check_suffix(output)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise CameraError(f"The plot {plot} would not be a PNG picture; give it the suffix .png.")
+    for target in filter(None, (output, plot)):
+        if target.is_dir() or not target.absolute().parent.is_dir():
+            raise CameraError(
+                f"{target} cannot be written, because it is a folder or lies in a folder that does "
+                "not exist; name a file in an existing folder."
+            )
+
+
+def _read(source: str, frames: int | None, fps: float | None, convention: str | None) -> Trajectory:
+    from flythrough.cameras.formats import read_trajectory
+    from flythrough.cameras.path_language import parse_path
+    from flythrough.cameras.source import camera_file
+    from flythrough.errors import CameraError
+
+    if frames is not None and frames < 1:
+        raise CameraError(f"--frames {frames} is not positive; give at least 1.")
+    file = camera_file(source)
+    if file is None:
+        if convention is not None:
+            raise CameraError(
+                f"--convention {convention} has no effect on a path in words; drop it."
+            )
+        wanted = _WORDS_FRAMES if frames is None else frames
+        return parse_path(source, wanted, _WORDS_FPS if fps is None else fps)
+    if fps is not None:
+        raise CameraError(
+            f"--fps {fps:g} has no effect on the camera file {file}, which has its own times; "
+            "drop it."
+        )
+    return read_trajectory(file, frames, convention=convention)

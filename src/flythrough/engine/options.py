@@ -1,0 +1,80 @@
+"""Rules for single options that every entrance shares. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flythrough.errors import InputError, RolloutError
+from flythrough.media.video import check_video_target
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_numbers(frames: int, seed: int, steps: tuple[int, ...] | None = None) -> None:
+    """Ranges of --frames, --seed and --steps.
+
+    Raises:
+        InputError: which one is out of range.
+    """
+    if not 1 <= frames <= 100_000:
+        raise InputError(f"--frames {frames} is out of range; give 1 to 100000.")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is out of range; give 0 to 2**63 - 1.")
+    if steps is not None and (len(steps) != 3 or any(n < 1 or n > 50 for n in steps)):
+        given = ",".join(map(str, steps))
+        raise InputError(f"--steps {given} must be three counts from 1 to 50, such as 2,2,2.")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Both sides must be cut into whole tokens in each pyramid stage.
+
+    Raises:
+        InputError: a side that is not a multiple of 64 from 64 to 4096.
+    """
+    for side, value in zip(("height", "width"), size, strict=True):
+        if value < 64 or value > 4096 or value % 64:
+            near = min(4096, max(64, round(value / 64) * 64))
+            raise InputError(
+                f"The {side} {value} must be a multiple of 64 from 64 to 4096 (three pyramid "
+                f"stages of 16-pixel tokens); try {near}."
+            )
+
+
+def check_device(name: str) -> None:
+    """The spelling of --device; whether it exists is found out when it is used.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if _DEVICE.fullmatch(name) is None:
+        raise InputError(f"The device {name!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
+
+
+def check_targets(output: Path | None, save_warp: Path | None, rollout: Path | None) -> None:
+    """Everything that will be written can be written.
+
+    Raises:
+        MediaError: a video has an unknown suffix or no writable folder.
+        InputError: two outputs are one file.
+        RolloutError: the rollout folder is a file or holds a rollout already.
+    """
+    for target in (output, save_warp):
+        if target is not None:
+            check_video_target(target)
+    if output is not None and save_warp is not None and output.resolve() == save_warp.resolve():
+        raise InputError(f"The video and the warp would both be {output}; name two files.")
+    if rollout is None:
+        return
+    if (rollout / "rollout.json").exists():
+        raise RolloutError(
+            f"{rollout} already holds a rollout; run `flythrough continue {rollout}` or name "
+            "another folder."
+        )
+    if rollout.exists() and not rollout.is_dir():
+        raise RolloutError(f"{rollout} is a file; name a new folder for the rollout.")
+    if not rollout.exists() and not rollout.absolute().parent.is_dir():
+        raise RolloutError(
+            f"The folder {rollout.parent} of the rollout {rollout.name} does not exist; create it "
+            "first."
+        )

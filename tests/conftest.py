@@ -1,0 +1,52 @@
+"""Fixtures for all tests: a throw-away model, a photo to start from, the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from throwaway import Answer, Command, build_tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny networks are slower on many threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder in the published layout; the same weights in every session."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smooth picture of 96x192 pixels without EXIF data."""
+    path = tmp_path_factory.mktemp("photos") / "photo.png"
+    rows, columns = np.mgrid[0:96, 0:192] / 96.0
+    waves = [np.sin(5 * rows + 3 * columns), np.cos(4 * columns), np.sin(9 * rows * columns)]
+    pixels = np.stack(waves, axis=-1) * 100 + 128
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def flythrough(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``flythrough ARGUMENTS --json`` in this process."""
+    from flythrough.cli.main import run
+
+    def call(*arguments: object) -> Answer:
+        capsys.readouterr()
+        status = run([*map(str, arguments), "--json"])
+        printed = capsys.readouterr()
+        return Answer(status, printed.out, printed.err)
+
+    return call

@@ -1,0 +1,166 @@
+"""Bad input: exit status 2, one sentence on stderr, nothing written, no model loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from throwaway import Command
+
+GOOD = {"--camera": "forward 0.3", "--frames": "33", "-o": "out.mp4"}
+
+CASES: dict[str, dict[str, str | None]] = {
+    "camera verb": {"--camera": "sideways 3"},
+    "camera amount": {"--camera": "forward"},
+    "camera empty": {"--camera": ""},
+    "camera file missing": {"--camera": "none.npz"},
+    "camera file damaged": {"--camera": "broken.npz"},
+    "metres without scale": {"--camera": "forward 1m", "--geometry": "flat"},
+    "photo missing": {"IMAGE": "none.png"},
+    "photo damaged": {"IMAGE": "broken.png"},
+    "photo is a folder": {"IMAGE": "."},
+    "photo too small": {"IMAGE": "dot.png"},
+    "photo absent": {"IMAGE": None},
+    "frames zero": {"--frames": "0"},
+    "frames word": {"--frames": "many"},
+    "size form": {"--size": "big"},
+    "size not a multiple": {"--size": "100x128"},
+    "size too small": {"--size": "0x64"},
+    "seed negative": {"--seed": "-1"},
+    "steps form": {"--steps": "a,b"},
+    "steps count": {"--steps": "2,2"},
+    "method unknown": {"--method": "magic"},
+    "method without camera": {"--camera": None, "--method": "warp-as-history"},
+    "camera with helios": {"--method": "helios"},
+    "geometry without camera": {"--camera": None, "--geometry": "flat"},
+    "lora without camera": {"--camera": None, "--lora": "off"},
+    "save-warp without camera": {"--camera": None, "--save-warp": "w.mp4"},
+    "nothing to start from": {"IMAGE": None, "--camera": None},
+    "blank prompt": {"IMAGE": None, "--camera": None, "--prompt": "  "},
+    "geometry unknown": {"--geometry": "guess"},
+    "geometry missing": {"--geometry": "none.npy"},
+    "geometry of another shape": {"--geometry": "square.npy"},
+    "geometry negative": {"--geometry": "negative.npy"},
+    "lora missing": {"--lora": "none.safetensors"},
+    "lora damaged": {"--lora": "broken.safetensors"},
+    "model missing": {"--model": "none"},
+    "model incomplete": {"--model": "."},
+    "warp and camera": {"--warp": "warp.mp4"},
+    "warp missing": {"--camera": None, "--warp": "none.mp4"},
+    "warp and geometry": {"--camera": None, "--warp": "warp.mp4", "--geometry": "flat"},
+    "mask without warp": {"--warp-mask": "warp.mp4"},
+    "output suffix": {"-o": "out.gif"},
+    "output folder": {"-o": "none/out.mp4"},
+    "output absent": {"-o": None},
+    "outputs equal": {"--save-warp": "out.mp4"},
+    "rollout is a file": {"--rollout": "photo.png"},
+    "rollout folder missing": {"--rollout": "none/run"},
+    "device unknown": {"--device": "abacus"},
+    "option unknown": {"--speed": "9"},
+}
+OPENS_TENSOR_FILES = {
+    "geometry unknown",
+    "geometry missing",
+    "geometry of another shape",
+    "geometry negative",
+    "lora damaged",
+}
+
+
+def words(model: Path, changes: dict[str, str | None]) -> list[str]:
+    chosen: dict[str, str | None] = {"IMAGE": "photo.png", "--model": str(model), **GOOD, **changes}
+    image = chosen.pop("IMAGE")
+    options = [part for key, value in chosen.items() if value is not None for part in (key, value)]
+    return ["generate", *([] if image is None else [image]), *options]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a good photo and broken files of every kind."""
+    (tmp_path / "photo.png").write_bytes(photo.read_bytes())
+    for name in ("broken.png", "broken.npz", "broken.safetensors", "warp.mp4"):
+        (tmp_path / name).write_bytes(b"not what the name says")
+    Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    np.save(tmp_path / "square.npy", np.ones((50, 50), np.float32))
+    np.save(tmp_path / "negative.npy", np.full((96, 192), -1, np.float32))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check_refusal(status: int, error: str) -> None:
+    assert status == 2, error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_generate_refuses(
+    flythrough: Command, tiny_model: Path, workplace: Path, case: str
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    answer = flythrough(*words(tiny_model, CASES[case]))
+    check_refusal(answer.status, answer.err)
+    assert answer.out == ""
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_refusals_load_no_torch(tiny_model: Path, workplace: Path) -> None:
+    lines = [words(tiny_model, c) for name, c in CASES.items() if name not in OPENS_TENSOR_FILES]
+    lines += [
+        ["continue", "none"],
+        ["rewind", "none", "--chunks", "1"],
+        ["geometry", "none.png", "-o", "depth.npz", "--model", str(tiny_model)],
+        ["geometry", "photo.png", "-o", "depth.txt", "--model", str(tiny_model)],
+        ["doctor", "--model", "none"],
+        ["camera", "sideways 3", "-o", "path.npz"],
+    ]
+    script = f"""
+        import sys
+        from flythrough.cli.main import run
+        for words in {lines!r}:
+            assert run(words) == 2, words
+        loaded = {{"torch", "diffusers", "transformers"}} & set(sys.modules)
+        assert not loaded, loaded
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(lines)
+
+
+def test_path_in_metres_is_fine_with_the_network_of_the_model(
+    flythrough: Command, tiny_model: Path, workplace: Path
+) -> None:
+    answer = flythrough(*words(tiny_model, {"--camera": "forward 0.1m"}))
+    assert answer.status == 0, answer.err
+    assert (workplace / "out.mp4").exists()
+
+
+def test_adapter_of_another_model_is_refused_and_nothing_is_written(
+    flythrough: Command, tiny_model: Path, workplace: Path
+) -> None:
+    import torch
+
+    from flythrough.models.adapters import save_lora
+
+    layer = "blocks.0.attn1.to_q"
+    sides = {"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(8, 2)}
+    state = {f"{layer}.{side}.weight": value for side, value in sides.items()}
+    save_lora(workplace / "other.safetensors", state, 2, 2.0)
+    before = sorted(workplace.rglob("*"))
+    chosen = words(tiny_model, {"--lora": "other.safetensors", "--rollout": "run"})
+    answer = flythrough(*chosen)
+    check_refusal(answer.status, answer.err)
+    assert sorted(workplace.rglob("*")) == before

@@ -1,0 +1,188 @@
+"""``flythrough generate`` on a throw-away model: every way to state what shall be made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flythrough.cameras.formats import read_trajectory
+from flythrough.media.video import read_video
+from flythrough.rollout import store
+from throwaway import Command
+
+PATH = "forward 0.2; pan left 10deg"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_camera_path_gives_a_trimmed_video_and_nothing_else(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mp4"
+    answer = flythrough(
+        "generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 40, "-o", out
+    )
+    assert answer.status == 0
+    assert answer.result["frames"] == 40
+    assert answer.result["chunks"] == 2
+    clip = read_video(out)
+    assert clip.frames.shape == (40, 64, 128, 3)
+    assert clip.fps == 16.0
+    assert clip.metadata["flythrough"] == answer.result["digest"]
+    assert names(tmp_path) == {"out.mp4"}
+
+
+def test_equal_requests_give_equal_videos_and_a_seed_changes_them(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    def digest(seed: int) -> str:
+        words = ["generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 33]
+        return flythrough(*words, "--seed", seed, "-o", tmp_path / "out.mp4").result["digest"]
+
+    assert digest(3) == digest(3)
+    assert digest(3) != digest(4)
+
+
+def test_camera_file_in_pixels_of_another_size(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "path.npz", tmp_path / "run"
+    poses = np.tile(np.eye(4), (33, 1, 1))
+    poses[:, 0, 3] = np.linspace(0, 0.1, 33)
+    matrix = np.array([[200.0, 0, 128], [0, 200, 64], [0, 0, 1]])
+    np.savez(file, camera_poses=poses, intrinsics=np.tile(matrix, (33, 1, 1)), size=[128, 256])
+    assert len(read_trajectory(file)) == 33
+    words = ["generate", photo, "--camera", file, "--model", tiny_model, "--frames", 33]
+    assert flythrough(*words, "--rollout", folder, "-o", tmp_path / "o.mp4").status == 0
+    request = store.load(folder).chunks[0].request
+    assert request.intrinsics is not None
+    np.testing.assert_allclose(request.intrinsics[5], [[100, 0, 64], [0, 100, 32], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--geometry", "flat"],
+        ["--geometry", "pi3x"],
+        ["--lora", "off"],
+        ["--size", "128x64"],
+        ["--steps", "1,1,2"],
+        ["--prompt", "a room", "--device", "cpu"],
+        ["--method", "warp-as-history"],
+    ],
+    ids=" ".join,
+)
+def test_options_of_the_camera_method(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path, extra: list[str]
+) -> None:
+    words = ["generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 8]
+    answer = flythrough(*words, *extra, "-o", tmp_path / "out.mp4")
+    assert answer.status == 0, answer.err
+    assert answer.result["frames"] == 8
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png"])
+def test_depth_files(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path, suffix: str
+) -> None:
+    depth = np.linspace(1.0, 3.0, 96 * 192, dtype=np.float32).reshape(96, 192)
+    file = tmp_path / f"depth{suffix}"
+    if suffix == ".npy":
+        np.save(file, depth)
+    elif suffix == ".npz":
+        np.savez(file, depth=depth)
+    else:
+        Image.fromarray((depth * 1000).astype(np.uint16)).save(file)
+    words = ["generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 33]
+    answer = flythrough(*words, "--geometry", file, "-o", tmp_path / "out.mp4")
+    assert answer.status == 0, answer.err
+    assert "only the photo is kept" in answer.err
+
+
+def test_own_adapter_file_equals_the_shipped_one(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes((tiny_model / "lora" / "camera.safetensors").read_bytes())
+    words = ["generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 33]
+    folders = [tmp_path / "shipped", tmp_path / "own"]
+    flythrough(*words, "--rollout", folders[0], "-o", tmp_path / "a.mp4")
+    flythrough(*words, "--rollout", folders[1], "--lora", copy, "-o", tmp_path / "b.mp4")
+    one, two = (store.load(folder).chunks[0] for folder in folders)
+    assert one.digest() == two.digest()
+
+
+def test_photo_without_camera_and_prompt_alone(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    words = ["--model", tiny_model, "--frames", 66, "-o", tmp_path / "out.mp4"]
+    from_photo = flythrough("generate", photo, "--method", "helios", *words)
+    from_prompt = flythrough("generate", "--prompt", "a lake at dawn", *words)
+    assert (from_photo.status, from_prompt.status) == (0, 0)
+    assert from_photo.result["digest"] != from_prompt.result["digest"]
+
+
+def test_the_photo_is_the_first_frame_as_the_codec_shows_it(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    """Latent 0 is the encoded photo whatever the seed."""
+    first = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        words = ["generate", photo, "--camera", PATH, "--model", tiny_model, "--frames", 33]
+        flythrough(*words, "--seed", seed, "--rollout", folder, "-o", tmp_path / "out.mp4")
+        first.append(store.load(folder).chunks[0])
+    np.testing.assert_array_equal(first[0].latents[:, 0], first[1].latents[:, 0])
+    np.testing.assert_array_equal(first[0].frames[0], first[1].frames[0])
+    assert (first[0].latents[:, 5] != first[1].latents[:, 5]).any()
+
+
+def test_saved_warp_can_lead_another_run(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    warp, out = tmp_path / "warp.mp4", tmp_path / "out.mp4"
+    words = ["generate", photo, "--model", tiny_model, "--frames", 40, "-o", out]
+    made = flythrough(*words, "--camera", "forward 0.5", "--save-warp", warp)
+    assert made.status == 0, made.err
+    assert len(read_video(warp).frames) == 40
+    led = flythrough(*words, "--warp", warp, "--warp-mask", warp)
+    unmasked = flythrough(*words, "--warp", warp)
+    assert (led.status, unmasked.status) == (0, 0)
+    assert led.result["digest"] != unmasked.result["digest"]
+
+
+def test_what_is_cut_or_assumed_is_announced(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    warp = tmp_path / "warp.mp4"
+    words = ["generate", photo, "--model", tiny_model, "-o", tmp_path / "out.mp4"]
+    flythrough(*words, "--camera", "static", "--frames", 40, "--save-warp", warp)
+    cut = flythrough(*words, "--warp", warp, "--frames", 20)
+    assert "note: the warp" in cut.err
+    long = flythrough(*words, "--camera", "static", "--frames", 8, "--prompt", "lake " * 20)
+    assert "the model reads only the first 64" in long.err
+    large = flythrough(*words, "--camera", "static", "--frames", 8, "--size", "64x256")
+    assert "is enlarged" in large.err
+
+
+def test_without_an_adapter_the_model_runs_zero_shot_and_says_so(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for part in tiny_model.iterdir():
+        if part.name not in ("lora", "geometry"):
+            os.symlink(part, bare / part.name)
+    words = ["generate", photo, "--camera", PATH, "--frames", 8, "-o", tmp_path / "out.mp4"]
+    answer = flythrough(*words, "--model", bare, "--geometry", "flat")
+    assert answer.status == 0, answer.err
+    assert "running zero-shot" in answer.err
+    refused = flythrough(*words, "--model", bare)
+    assert refused.status == 2
+    assert "ships no geometry network" in refused.err

@@ -1,0 +1,106 @@
+"""A model folder with real classes and random weights, and what a command line answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flythrough.models.pi3x_config import Pi3XConfig
+
+SIZE = (64, 128)
+TEXT_DIM = 32
+GEOMETRY_SEED = 61
+"""Chosen so that the random network sees ``photo`` with a field of view that can be true."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command line printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The last result as printed under ``--json``."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+Command = Callable[..., Answer]
+
+
+def build_tiny_model(folder: Path) -> None:
+    """Every part that ``generate`` loads, with random weights of a fixed seed."""
+    import torch
+
+    from flythrough.models.adapters import lora_state, new_lora, save_lora
+    from flythrough.models.codec import VideoCodec, save_codec
+    from flythrough.models.helios import HeliosTransformer
+    from flythrough.models.pi3x import Pi3X
+    from flythrough.models.pi3x_files import save_pi3x
+    from flythrough.models.taehv import TAEHV
+    from flythrough.models.taehv_config import TAEHVConfig
+    from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
+    from flythrough.training.nano_files import write_denoiser
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        transformer = HeliosTransformer(
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=32,
+            rope_dim=(12, 10, 10),
+            ffn_dim=64,
+            text_dim=TEXT_DIM,
+            freq_dim=32,
+        )
+        text = new_text_encoder(layers=1, d_model=TEXT_DIM, heads=2, d_kv=16, d_ff=32)
+        write_denoiser(folder, transformer, PromptEncoder(text, byte_tokenizer()))
+        codec = VideoCodec(TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(16, 8, 8, 8))))
+        save_codec(codec, folder / "vae")
+        torch.manual_seed(GEOMETRY_SEED)
+        save_pi3x(Pi3X(_tiny_geometry()), folder / "geometry")
+        new_lora(transformer, rank=4)
+        state = {k: v + 0.02 * torch.randn_like(v) for k, v in lora_state(transformer).items()}
+        save_lora(folder / "lora" / "camera.safetensors", state, 4, 4.0)
+    _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64)
+
+
+def _tiny_geometry() -> Pi3XConfig:
+    from flythrough.models.pi3x_config import Pi3XConfig
+
+    return Pi3XConfig(
+        width=32,
+        heads=2,
+        grid=4,
+        mlp_ratio=2,
+        encoder_depth=1,
+        depth_encoder_depth=1,
+        decoder_depth=4,
+        inject_after=(1,),
+        head_width=32,
+        head_heads=2,
+        head_depth=1,
+        conv_in=32,
+        conv_widths=(16, 16, 16),
+        conv_hidden=8,
+        camera_width=16,
+        metric_width=16,
+        metric_heads=1,
+        metric_depth=1,
+        multimodal=False,
+        layer_scale=0.1,
+        pixel_limit=8_000,
+    )
+
+
+def _set_defaults(folder: Path, **changes: int) -> None:
+    file = folder / "flythrough.json"
+    data = json.loads(file.read_text())
+    data["defaults"] |= changes
+    file.write_text(json.dumps(data))

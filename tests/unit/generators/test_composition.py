@@ -1,0 +1,158 @@
+"""How generators put the parts together: what is asked of the network, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flythrough.engine.build import Session, build_rollout, build_session, build_spec
+from flythrough.engine.plan import Leg, Plan
+from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.run import scene_scale
+from flythrough.generators.given_warp import GivenWarp
+from flythrough.models.helios import HeliosTransformer
+from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.rollout import Rollout
+
+Started = tuple[Session, Rollout, Plan]
+
+
+@pytest.fixture(scope="module")
+def begin(tiny_model: Path, photo: Path) -> Callable[..., Started]:
+    def call(**changes: Any) -> Started:
+        values: dict[str, Any] = {"image": photo, "camera": "forward 0.3", "prompt": "a lake"}
+        checked = check(GenerateRequest(model=str(tiny_model), frames=66, **values | changes))
+        spec = build_spec(checked)
+        session = build_session(spec, checked.model, "cpu", lambda _text: None)
+        rollout = build_rollout(spec, checked, session, lambda _text: None)
+        leg = Leg(0, 66, spec.prompt, checked.trajectory)
+        return session, rollout, Plan((leg,), *scene_scale(session, rollout))
+
+    return call
+
+
+class Watch:
+    """Counts calls of the transformer and notes tokens, noise size and whether LoRA is active."""
+
+    def __init__(self, transformer: HeliosTransformer, patch: pytest.MonkeyPatch) -> None:
+        self.packed = 0
+        self.calls: list[tuple[int, int, bool]] = []
+        pack, forward = transformer.pack_history, transformer.forward
+        layer: Any = transformer.blocks[0].attn1.to_q
+
+        def packing(*args: Any, **kwargs: Any) -> Any:
+            self.packed += 1
+            return pack(*args, **kwargs)
+
+        def running(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            active = hasattr(layer, "disable_adapters") and not layer.disable_adapters
+            tokens = kwargs["history"].tokens.shape[1]
+            self.calls.append((x.shape[-1], tokens, active))
+            return forward(x, *args, **kwargs)
+
+        patch.setattr(transformer, "pack_history", packing)
+        patch.setattr(transformer, "forward", running)
+
+
+def test_history_is_embedded_once_a_stage_and_the_adapter_serves_the_first(
+    begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, rollout, plan = begin()
+    watch = Watch(session.model.transformer, monkeypatch)
+    chunk = session.generator.chunk(rollout, plan.request(rollout))
+    assert watch.packed == 3
+    widths = [width for width, _, _ in watch.calls]
+    assert widths == [4] * 4 + [8] * 4 + [16] * 4  # the first chunk takes twice the steps
+    assert [active for _, _, active in watch.calls] == [True] * 4 + [False] * 8
+    assert watch.calls[0][1] > watch.calls[4][1] == watch.calls[8][1]
+    watch.calls.clear()
+    after = rollout.appended(chunk)
+    session.generator.chunk(after, plan.request(after))
+    assert len(watch.calls) == 6
+
+
+def test_without_adapter_the_warp_still_leads(
+    begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, rollout, plan = begin(lora="off")
+    watch = Watch(session.model.transformer, monkeypatch)
+    session.generator.chunk(rollout, plan.request(rollout))
+    assert not any(active for _, _, active in watch.calls)
+    assert watch.calls[0][1] > watch.calls[-1][1]
+
+
+def test_chunk_is_a_function_of_its_arguments(begin: Callable[..., Started]) -> None:
+    session, rollout, plan = begin()
+    first = session.generator.chunk(rollout, plan.request(rollout))
+    one = rollout.appended(first)
+    second = session.generator.chunk(one, plan.request(one))
+    fresh = begin()[0]
+    again = fresh.generator.chunk(one, plan.request(one))
+    assert again.digest() == second.digest()
+    np.testing.assert_array_equal(again.frames, second.frames)
+    assert session.generator.chunk(rollout, plan.request(rollout)).digest() == first.digest()
+
+
+def test_progress_runs_from_nothing_to_the_end(begin: Callable[..., Started]) -> None:
+    session, rollout, plan = begin(camera=None)
+    seen: list[tuple[str, float]] = []
+    session.generator.chunk(
+        rollout, plan.request(rollout), lambda label, share: seen.append((label, share))
+    )
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1
+    assert {label for label, _ in seen} == {"denoise", "decode"}
+
+
+def test_text_start_is_anchored_to_its_own_first_frame(begin: Callable[..., Started]) -> None:
+    session, rollout, plan = begin(image=None, camera=None)
+    generator: Any = session.generator
+    assert (generator.prefix(rollout) == 0).all()
+    assert generator.past(rollout).shape[2] == 0
+    chunk = generator.chunk(rollout, plan.request(rollout))
+    after = rollout.appended(chunk)
+    np.testing.assert_array_equal(generator.prefix(after)[0, :, 0], chunk.latents[:, 0])
+    assert generator.past(after).shape[2] == 9
+
+
+def test_memory_shows_the_photo_first_and_then_what_was_made(
+    begin: Callable[..., Started],
+) -> None:
+    session, rollout, plan = begin()
+    memory = session.memory
+    assert memory is not None
+    assert rollout.start is not None
+    warp = memory.warp(rollout, plan.request(rollout))
+    assert warp.rgb.shape == (33, 3, 64, 128)
+    photo = torch.from_numpy(np.array(rollout.start.image)).permute(2, 0, 1) / 255
+    torch.testing.assert_close(warp.rgb[0], photo)
+    assert (warp.visible[0] == 1).all()
+    white = Chunk(
+        request=plan.request(rollout),
+        latents=np.zeros((16, 9, 8, 16), np.float32),
+        frames=np.full((33, 64, 128, 3), 255, np.uint8),
+    )
+    after = rollout.appended(white)
+    beyond = Plan((*plan.legs, Leg(1, 33, "", plan.legs[0].trajectory)), *scene_scale(*begin()[:2]))
+    later = memory.warp(after, beyond.request(after))
+    assert later.rgb.shape == (33, 3, 64, 128)
+    assert 0 < float(later.visible.mean()) <= 1
+    memory.photo_only = True
+    alone = memory.warp(after, beyond.request(after))
+    assert float(alone.visible.mean()) <= float(later.visible.mean())
+
+
+def test_given_warp_is_cut_by_chunk(begin: Callable[..., Started]) -> None:
+    rollout = begin()[1]
+    levels = np.arange(66, dtype=np.uint8)[:, None, None, None]
+    frames = np.broadcast_to(levels, (66, 8, 8, 3))
+    source = GivenWarp(frames, frames[..., 0], torch.device("cpu"))
+    clip = source.warp(rollout, ChunkRequest(1))
+    assert clip.rgb.shape == (33, 3, 8, 8)
+    torch.testing.assert_close(clip.visible[0], torch.full((8, 8), 33 / 255))
