@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.edges import depth_edge
-from flythrough.geometry.estimator import Capabilities, Estimator
+from flythrough.geometry.estimator import Capabilities, check_images, Estimator
 from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.models.pi3x import Pi3X, Pi3XOutput
 from flythrough.models.pi3x_config import PATCH
@@ -52,6 +52,7 @@ class Pi3XEstimator:
         Raises:
             GeometryError: images or intrinsics of another shape, or too many views.
         """
+        check_images(images, self.name, self.capabilities.max_views)
         known = _checked(images, intrinsics)
         size = (images.shape[-2], images.shape[-1])
         inner = network_size(size[0], size[1], self.net.config.pixel_limit)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flythrough import seeds
 from flythrough.media.picture import contact_sheet
@@ -139,4 +139,4 @@ def _as_images(video: Tensor) -> Tensor:
 
 
 def _shrunk(video: Tensor, factor: int) -> Tensor:
-    return F.avg_pool3d(video, (1, factor, factor))
+    return functional.avg_pool3d(video, (1, factor, factor))

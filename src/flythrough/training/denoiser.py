@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flythrough import seeds
 from flythrough.conditioning.corruption import CorruptionSettings, corrupt_history, drop_history
@@ -40,7 +40,8 @@ Refill = Callable[[int, int], EncodedClips]
 @dataclass(frozen=True, kw_only=True)
 class DenoiserSettings:
     """Shape of a step. ``on_schedule`` is the share of samples whose noise level is one that the
-    sampler with ``steps`` steps (or twice as many, as in a first chunk) visits; the rest is uniform."""
+    sampler visits with ``steps`` steps, or twice as many as in a first chunk; the rest is uniform.
+    """
 
     batch: int = 32
     seed: int = 0
@@ -110,9 +111,7 @@ class DenoiserTask:
         )
         conditioned = self.conditioning(clips, chunk, source)
         target = clips.chunks[:, chunk]
-        losses = {
-            f"stage{k}": self._stage_loss(target, conditioned, k, source) for k in s.stages
-        }
+        losses = {f"stage{k}": self._stage_loss(target, conditioned, k, source) for k in s.stages}
         losses["total"] = torch.stack(list(losses.values())).mean()
         return losses
 
@@ -140,7 +139,9 @@ class DenoiserTask:
             return self._native(past, prefix, embedding)
         return self._warped(clips, chunk, past, prefix, embedding, source)
 
-    def native_conditioning(self, clips: EncodedClips, chunk: int, embedding: Tensor) -> Conditioned:
+    def native_conditioning(
+        self, clips: EncodedClips, chunk: int, embedding: Tensor
+    ) -> Conditioned:
         """The uncorrupted native history."""
         return self._native(past_of(clips, chunk), clips.prefix, embedding)
 
@@ -202,7 +203,7 @@ class DenoiserTask:
         noise = torch.randn(clean.shape, generator=source, device=clean.device)
         item = self._item(clean, noise, stage, source)
         velocity = self.velocity(item.x, item.timestep, conditioned)
-        return F.mse_loss(velocity.float(), item.target.float())
+        return functional.mse_loss(velocity.float(), item.target.float())
 
     def _item(self, clean: Tensor, noise: Tensor, stage: int, source: torch.Generator) -> FlowItem:
         """Half the batch at the sampler's own noise levels, the rest anywhere in the stage."""

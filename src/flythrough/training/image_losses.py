@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -21,7 +21,7 @@ def ssim(predicted: Tensor, truth: Tensor, window: int = 7) -> Tensor:
     predicted, truth = predicted.float(), truth.float()
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window, stride=1)
+        return functional.avg_pool2d(x, window, stride=1)
 
     mean_p, mean_t = mean(predicted), mean(truth)
     var_p = mean(predicted * predicted) - mean_p**2
@@ -37,7 +37,7 @@ def multi_scale_ssim(predicted: Tensor, truth: Tensor, scales: int = 3) -> Tenso
     total = torch.zeros((), device=predicted.device)
     for _ in range(scales):
         total = total + ssim(predicted, truth)
-        predicted, truth = F.avg_pool2d(predicted, 2), F.avg_pool2d(truth, 2)
+        predicted, truth = functional.avg_pool2d(predicted, 2), functional.avg_pool2d(truth, 2)
     return total / scales
 
 

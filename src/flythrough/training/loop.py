@@ -197,7 +197,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+            for mean, parameter in zip(self.average, self.parameters, strict=True):
+                mean.lerp_(parameter, 1 - decay)
         self.step += 1
         log = self.step % settings.log_every == 0
         figures = {k: float(v.detach()) for k, v in losses.items()} if log else {}

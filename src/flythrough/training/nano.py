@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flythrough.errors import InputError
 from flythrough.models.codec import load_codec
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_config import NANO_CONFIG as GEOMETRY_CONFIG
@@ -111,7 +110,7 @@ def loop_settings(settings: NanoRun, rate: float) -> LoopSettings:
 def build_codec(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     """Half worlds, half drifting photographs, in small crops: the network is convolutional."""
     net = TAEHV(CODEC_CONFIG) if settings.base is None else load_codec(settings.base / "vae").net
-    net = net.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
+    net = net.requires_grad_(True).to(device)
     batch = settings.batch or 16
     crop = tuple(min(a, b) for a, b in zip(_CODEC_CROP, settings.size, strict=True))
     codec = CodecSettings(
@@ -121,8 +120,9 @@ def build_codec(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     share = batch if photos is None else batch // 2
     stream = WorldStream(
         settings.seed,
-        SamplerSettings(size=settings.size, frames=_CODEC_FRAMES, batch=max(1, share // 2),
-                        outputs=("rgb",)),
+        SamplerSettings(
+            size=settings.size, frames=_CODEC_FRAMES, batch=max(1, share // 2), outputs=("rgb",)
+        ),
         device,
     )
 
@@ -159,10 +159,11 @@ def heldout_clips(settings: NanoRun, device: torch.device) -> dict[str, Tensor]:
 def build_geometry(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     """Two views a world at a size the patches divide."""
     start = None if settings.base is None else settings.base / "geometry"
-    fresh = start is None or not start.is_dir()
-    net: nn.Module = Pi3X(GEOMETRY_CONFIG) if fresh else load_pi3x(start, device=device)
+    if start is None or not start.is_dir():
+        net = Pi3X(GEOMETRY_CONFIG)
+    else:
+        net = load_pi3x(start, device=device)
     net = net.to(device).requires_grad_(True)
-    assert isinstance(net, Pi3X)
     batch = settings.batch or 32
     shape = SamplerSettings(size=_GEOMETRY_SIZE, frames=2, batch=batch, outputs=("rgb", "depth"))
     stream = WorldStream(settings.seed + 1, shape, device)

@@ -109,7 +109,8 @@ def _networks(base: Path, device: torch.device) -> tuple[HeliosTransformer, Prom
     if (base / "transformer").is_dir():
         loaded = HeliosTransformer.from_pretrained(base / "transformer", torch_dtype=torch.float32)
         return loaded.to(device), PromptEncoder.from_folder(base, device=device)
-    encoder = new_text_encoder().to(device)
+    encoder = new_text_encoder()
+    nn.Module.to(encoder, device)
     transformer = HeliosTransformer(**TRANSFORMER_CONFIG)
     start_weights(transformer)
     return transformer.to(device), PromptEncoder(encoder, byte_tokenizer())
@@ -128,11 +129,12 @@ def start_weights(transformer: HeliosTransformer) -> None:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in transformer.blocks:
-            for projection in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
-                projection.weight.mul_((2 * depth) ** -0.5)
-            block.scale_shift_table.zero_()
-            block.scale_shift_table[:, (2, 5)] = 1.0
+        for name, parameter in transformer.blocks.named_parameters():
+            if name.endswith(("to_out.0.weight", "ffn.net.2.weight")):
+                parameter.mul_((2 * depth) ** -0.5)
+            elif name.endswith("scale_shift_table"):
+                parameter.zero_()
+                parameter[:, (2, 5)] = 1.0
         nn.init.zeros_(transformer.proj_out.weight)
         kernel = transformer.patch_embedding.weight
         nn.init.normal_(kernel, std=0.06)
@@ -143,9 +145,7 @@ def start_weights(transformer: HeliosTransformer) -> None:
             nn.init.zeros_(getattr(transformer, name).bias)
 
 
-def _denoiser_settings(
-    settings: NanoRun, stages: tuple[int, ...] = (0, 1, 2)
-) -> DenoiserSettings:
+def _denoiser_settings(settings: NanoRun, stages: tuple[int, ...] = (0, 1, 2)) -> DenoiserSettings:
     size = (9, settings.size[0] // 8, settings.size[1] // 8)
     return DenoiserSettings(
         batch=settings.batch or 32, seed=settings.seed, stages=stages, latent_size=size
@@ -228,7 +228,7 @@ def sample_clips(task: DenoiserTask, clips: EncodedClips) -> Tensor:
     latents = sample_pyramid(
         denoise,
         noise,
-        lambda stage, shape: block_noise(shape, source, task.pyramid.gamma),
+        lambda _stage, shape: block_noise(shape, source, task.pyramid.gamma),
         task.pyramid,
     )
     if camera is not None:

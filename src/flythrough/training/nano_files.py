@@ -1,4 +1,4 @@
-"""The file layout of nano: the published folders, configurations and an index that diffusers reads."""
+"""The file layout of nano: the published folders, configurations and the index."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.text import PromptEncoder
@@ -60,7 +61,9 @@ TEXT_LENGTH = 128
 def write_denoiser(folder: Path, transformer: HeliosTransformer, prompts: PromptEncoder) -> None:
     """Denoiser in bfloat16 shards under 15 MB, text encoder, scheduler, indices."""
     kept = {name: value.detach().clone() for name, value in transformer.state_dict().items()}
-    transformer.to(torch.bfloat16).save_pretrained(
+    halved: nn.Module = transformer
+    halved.to(torch.bfloat16)
+    transformer.save_pretrained(
         folder / "transformer", max_shard_size="14MB", safe_serialization=True
     )
     transformer.float().load_state_dict(kept)

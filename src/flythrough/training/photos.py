@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flythrough.errors import MediaError
 
@@ -59,9 +59,9 @@ class PhotoClips:
         top = torch.stack((flip * cos, -sin, centre[..., 0]), dim=-1)
         bottom = torch.stack((flip * sin, cos, centre[..., 1]), dim=-1)
         affine = torch.stack((top, bottom), dim=-2).flatten(0, 1)
-        grid = F.affine_grid(affine, [batch * frames, 3, *size], align_corners=False)
+        grid = functional.affine_grid(affine, [batch * frames, 3, *size], align_corners=False)
         source = photos.repeat_interleave(frames, dim=0)
-        moved = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+        moved = functional.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
         return moved.view(batch, frames, 3, *size).transpose(1, 2).clamp(0, 1)
 
 

@@ -85,9 +85,7 @@ class Refill:
         return latents, torch.stack(masks, dim=1)
 
 
-def render_warps(
-    clips: WorldVideos, index: int, settings: WarpSettings
-) -> tuple[Tensor, Tensor]:
+def render_warps(clips: WorldVideos, index: int, settings: WarpSettings) -> tuple[Tensor, Tensor]:
     """Warp video [3,T,H,W] and visibility [T,H,W] of one clip.
 
     Chunk 0 is rendered from frame 0, chunk k from frame 0 and frame 33k-1: the keyframes that the
