@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.edges import depth_edge
-from flythrough.geometry.estimator import Capabilities, check_images, Estimator
+from flythrough.geometry.estimator import Capabilities, Estimator, check_images
 from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.models.pi3x import Pi3X, Pi3XOutput
 from flythrough.models.pi3x_config import PATCH
