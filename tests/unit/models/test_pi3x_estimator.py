@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from flythrough.geometry.types import ScaleKind
 from torch.nn import functional
 
 from flythrough.errors import GeometryError, WeightsError
+from flythrough.geometry.types import ScaleKind
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_config import Pi3XConfig
 from flythrough.models.pi3x_estimator import (

@@ -16,6 +16,7 @@ from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.settings import WarpSettings
 
 SIZE = (32, 48)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 MATRIX = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
 
 
@@ -72,9 +73,12 @@ def test_rendering_repeats_bit_for_bit_whatever_the_grouping(
         assert torch.equal(getattr(whole, name), getattr(single, name)), name
 
 
-def test_ranges_of_what_is_rendered() -> None:
-    memory = MeshMemory().extended(picture(), frame(bumpy()))
-    view = memory.render(*path(5, 0.3), SIZE, WarpSettings())
+@pytest.mark.parametrize("device", DEVICES)
+def test_ranges_of_what_is_rendered(device: str) -> None:
+    memory = MeshMemory().extended(picture().to(device), frame(bumpy()).to(device))
+    poses, matrices = (values.to(device) for values in path(5, 0.3))
+    view = memory.render(poses, matrices, SIZE, WarpSettings())
+    assert {values.device.type for values in (view.rgb, view.depth, view.visible)} == {device}
     assert len(view) == 5
     assert view.size == SIZE
     assert view.rgb.dtype == view.depth.dtype == view.visible.dtype == torch.float32
