@@ -133,7 +133,7 @@ def test_folder_gives_an_estimator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 28, 42), (0, 3, 28, 42), (1, 4, 28, 42), (65, 3, 14, 14)])
 def test_unusable_images(estimator: Pi3XEstimator, shape: tuple[int, ...]) -> None:
-    with pytest.raises(GeometryError, match="were given to pi3x|cannot be estimated"):
+    with pytest.raises(GeometryError, match="pi3x"):
         estimator.estimate(torch.rand(shape))
 
 
