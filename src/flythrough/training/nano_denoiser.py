@@ -13,7 +13,7 @@ from flythrough.conditioning.prompts import TRIGGER, with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.errors import InputError
 from flythrough.media.picture import contact_sheet
-from flythrough.models.adapters import lora_state, new_lora, save_lora
+from flythrough.models.adapters import lora_state, new_lora, save_lora, set_lora_active
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
@@ -64,7 +64,7 @@ def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[Task, float
         trained,
         export=lambda folder: write_denoiser(folder, transformer, prompts),
     )
-    task.previewer = preview(task, codec, settings, device, Refill, prompts, None)
+    task.previewer = preview(task, codec, settings, device, prompts, None)
     return task, 1e-3
 
 
@@ -93,7 +93,7 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
         export=partial(_write_lora, transformer),
         camera=camera,
     )
-    task.previewer = preview(task, codec, settings, device, Refill, prompts, warps)
+    task.previewer = preview(task, codec, settings, device, prompts, warps)
     return task, 5e-4
 
 
@@ -175,7 +175,6 @@ def preview(
     codec: VideoCodec,
     settings: NanoRun,
     device: torch.device,
-    make_refill: type[Refill],
     prompts: PromptEncoder,
     warps: WarpSettings | None,
 ) -> Callable[[Path, int], dict[str, float]]:
@@ -186,7 +185,7 @@ def preview(
     videos = partial(world_videos, WorldStream(HELDOUT_SEED, shape, device))
     if warps is not None:
         videos = _triggered(videos)  # type: ignore[assignment]
-    refill = make_refill(videos, codec, prompts, TEXT_LENGTH, warps)
+    refill = Refill(videos, codec, prompts, TEXT_LENGTH, warps)
     kept: list[EncodedClips] = []
 
     def write(folder: Path, step: int) -> dict[str, float]:
@@ -209,8 +208,6 @@ def preview(
 def sample_clips(task: DenoiserTask, clips: EncodedClips) -> Tensor:
     """Latents of chunk 0 with two steps a stage; with a camera task, the adapter and warp only in
     the stages it trains."""
-    from flythrough.models.adapters import set_lora_active
-
     source = torch.Generator(device=clips.prefix.device).manual_seed(0)
     embedding = task.text(input_ids=clips.tokens, attention_mask=clips.mask).last_hidden_state
     embedding = embedding * clips.mask[..., None]
