@@ -29,6 +29,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
     size: Annotated[str, Parameter(help="HEIGHTxWIDTH.")] = "192x320",
     precision: Literal["bf16", "fp32"] = "fp32",
     compile: Annotated[bool, Parameter(help="Compile the network's blocks.")] = False,  # noqa: A002
+    warp_stages: Annotated[int, Parameter(help="lora: stages that see the warp.")] = 1,
     preview_every: Annotated[int, Parameter(help="Steps between previews; 0: at the end.")] = 0,
     device: str = "auto",
 ) -> None:
@@ -64,6 +65,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
         size=parsed,
         preview_every=preview_every,
         precision=precision,
+        warp_stages=warp_stages,
     )
     figures = run(settings, show)
     text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())

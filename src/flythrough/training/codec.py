@@ -20,7 +20,7 @@ from flythrough import seeds
 from flythrough.media.picture import contact_sheet
 from flythrough.models.codec import VideoCodec, save_codec
 from flythrough.models.taehv import TAEHV
-from flythrough.training.image_losses import gradient_loss, multi_scale_ssim, psnr
+from flythrough.training.image_losses import chroma, gradient_loss, multi_scale_ssim, psnr
 from flythrough.training.photos import PhotoClips
 from flythrough.training.pictures import save_png, to_bytes
 
@@ -35,6 +35,7 @@ class CodecSettings:
     frames: int = 13
     batch: int = 12
     seed: int = 0
+    chroma: float = 1.0
     gradient: float = 0.5
     ssim: float = 0.25
     statistics: float = 0.05
@@ -82,6 +83,7 @@ class CodecTask:
         losses["scale"] = self._scale_consistency(latents, video, step)
         losses["total"] = (
             losses["l1"]
+            + s.chroma * losses["chroma"]
             + s.gradient * losses["gradient"]
             + s.ssim * losses["ssim"]
             + s.statistics * losses["statistics"]
@@ -93,6 +95,7 @@ class CodecTask:
         images, truth = _as_images(decoded), _as_images(video)
         return {
             "l1": (images - truth).abs().mean(),
+            "chroma": (chroma(images) - chroma(truth)).abs().mean(),
             "gradient": gradient_loss(images, truth),
             "ssim": 1 - multi_scale_ssim(images, truth),
         }
@@ -107,6 +110,8 @@ class CodecTask:
         for name, video in self.heldout.items():
             decoded = decode_video(self.model, encode_video(self.model, video)).clamp(0, 1)
             figures[f"psnr_{name}"] = float(psnr(_as_images(decoded), _as_images(video)).mean())
+            colours = chroma(_as_images(decoded)), chroma(_as_images(video))
+            figures[f"chroma_psnr_{name}"] = float(psnr(*colours).mean())
             ssim = multi_scale_ssim(_as_images(decoded), _as_images(video), scales=1)
             figures[f"ssim_{name}"] = float(ssim)
             for index in range(min(3, len(video))):

@@ -46,7 +46,7 @@ class DenoiserSettings:
     batch: int = 32
     seed: int = 0
     stages: tuple[int, ...] = (0, 1, 2)
-    refill_every: int = 3
+    refill_every: int = 4
     capacity: int = 2048
     on_schedule: float = 0.5
     steps: int = 2

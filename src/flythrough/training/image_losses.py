@@ -16,6 +16,17 @@ def gradient_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return across + down
 
 
+def chroma(images: Tensor) -> Tensor:
+    """Colour without brightness: the Cb and Cr of BT.601 [N,2,H,W] in [-0.5,0.5] of [N,3,H,W].
+
+    Errors in brightness outweigh errors in colour in any loss on RGB, so a codec can lose a whole
+    colour axis; a term on these two channels prevents that.
+    """
+    red, green, blue = images.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return torch.stack(((blue - luma) / 1.772, (red - luma) / 1.402), dim=1)
+
+
 def ssim(predicted: Tensor, truth: Tensor, window: int = 7) -> Tensor:
     """Mean structural similarity of [N,3,H,W] in [0,1] with a uniform window, in [-1,1]."""
     predicted, truth = predicted.float(), truth.float()

@@ -72,7 +72,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the loss log."""
+    """One line of the loss log; ``seconds`` a step, averaged since the line before."""
 
     step: int
     losses: dict[str, float]
@@ -88,10 +88,22 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def start_processes(device: torch.device) -> None:
-    """Join the process group when launched by torchrun or accelerate; else do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+def start_processes(device: torch.device) -> torch.device:
+    """Join the process group when launched by torchrun or accelerate; returns this rank's device.
+
+    Without a launcher nothing happens. Control messages go through gloo on the CPU, so that asking
+    whether time is up never waits for the card.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        )
+    return device
 
 
 def learning_rate_at(progress: float, step: int, settings: LoopSettings) -> float:
@@ -123,6 +135,7 @@ class Loop:
         self.average = [p.detach().clone() for p in self.parameters]
         self.step = 0
         self.spent = 0.0
+        self._logged_at = 0.0
 
     @property
     def checkpoint(self) -> Path:
@@ -155,6 +168,7 @@ class Loop:
             text = json.dumps(asdict(self.settings), indent=1)
             (self.folder / "settings.json").write_text(text)
         started = time.monotonic() - self.spent
+        self._logged_at = time.monotonic()
         while not self._finished():
             record = self._advance()
             self.spent = time.monotonic() - started
@@ -169,12 +183,12 @@ class Loop:
                 parameter.copy_(mean)
 
     def _finished(self) -> bool:
+        if self.world > 1:  # one clock for all, or learning rates and stops would drift apart
+            clock = torch.tensor([self.spent], dtype=torch.float64)
+            torch.distributed.broadcast(clock, 0)
+            self.spent = float(clock)
         over_time = self.settings.minutes is not None and self.spent >= 60 * self.settings.minutes
-        done = torch.tensor([float(over_time or self.step >= self.settings.steps)])
-        if self.world > 1:
-            done = done.to(self.device)
-            torch.distributed.broadcast(done, 0)
-        return bool(done.item())
+        return over_time or self.step >= self.settings.steps
 
     def _progress(self) -> float:
         if self.settings.minutes is None:
@@ -182,7 +196,6 @@ class Loop:
         return max(self.step / self.settings.steps, self.spent / (60 * self.settings.minutes))
 
     def _advance(self) -> Record:
-        before = time.monotonic()
         settings = self.settings
         rate = learning_rate_at(self._progress(), self.step, settings)
         for group in self.optimizer.param_groups:
@@ -202,9 +215,11 @@ class Loop:
         self.step += 1
         log = self.step % settings.log_every == 0
         figures = {k: float(v.detach()) for k, v in losses.items()} if log else {}
-        return Record(
-            self.step, figures, rate, float(norm) if log else 0.0, time.monotonic() - before
-        )
+        if not log:
+            return Record(self.step, {}, rate, 0.0, 0.0)
+        before, self._logged_at = self._logged_at, time.monotonic()
+        seconds = (self._logged_at - before) / settings.log_every
+        return Record(self.step, figures, rate, float(norm), seconds)
 
     def _average_gradients(self) -> None:
         if self.world == 1:

@@ -42,7 +42,8 @@ class NanoRun:
     """One part of nano, where it starts from and where it goes.
 
     ``base`` is a model folder with the parts that are not trained here, and the starting weights of
-    the part that is, where it has them. ``heldout_photos`` are only measured on.
+    the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``: how
+    many pyramid stages, from the coarsest, see the warp and get the camera adapter.
     """
 
     part: Part
@@ -61,6 +62,7 @@ class NanoRun:
     preview_every: int = 0
     save_every: int = 1000
     precision: Literal["bf16", "fp32"] = "fp32"
+    warp_stages: int = 1
 
 
 def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
@@ -68,8 +70,7 @@ def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) ->
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    start_processes(device)
+    device = start_processes(torch.device(name))
     torch.manual_seed(settings.seed)
     task, rate = builder(settings.part)(settings, device)
     loop = Loop(task, loop_settings(settings, rate), settings.folder, device)

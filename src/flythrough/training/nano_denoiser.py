@@ -31,6 +31,8 @@ from flythrough.training.nano_files import (
     TRANSFORMER_CONFIG,
     write_denoiser,
 )
+from flythrough.training.photo_planes import PhotoPlanes, alternating
+from flythrough.training.photos import PhotoClips
 from flythrough.training.pictures import save_png, to_bytes
 from flythrough.training.refill import Refill, WorldVideos
 from flythrough.training.world_data import HELDOUT_SEED, WorldStream, world_videos
@@ -38,6 +40,7 @@ from flythrough.worlds.sampler import SamplerSettings
 
 _CHUNKS = 2
 _REFILL = 6
+_PHOTO_EVERY = 3
 _LORA_RANK = 32
 
 
@@ -69,7 +72,7 @@ def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[Task, float
 
 
 def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
-    """The camera adapter for the coarsest stage, from many world clips."""
+    """The camera adapter of the coarsest ``warp_stages`` stages, from many world clips."""
     if settings.base is None:
         raise InputError("The adapter needs a model to adapt; give --base FOLDER.")
     codec = load_codec(settings.base / "vae", device=device)
@@ -88,20 +91,20 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
         prompts.text_encoder,
         refill,
         PyramidConfig.from_dict(SCHEDULER_CONFIG),
-        _denoiser_settings(settings, stages=(0,)),
+        _denoiser_settings(settings, stages=tuple(range(settings.warp_stages))),
         nn.ModuleDict({"adapter": holder}),
-        export=partial(_write_lora, transformer),
+        export=partial(_write_lora, transformer, settings.warp_stages),
         camera=camera,
     )
     task.previewer = preview(task, codec, settings, device, prompts, warps)
     return task, 5e-4
 
 
-def _write_lora(transformer: HeliosTransformer, folder: Path) -> None:
+def _write_lora(transformer: HeliosTransformer, stages: int, folder: Path) -> None:
     target = folder / "lora" / "camera.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     state = lora_state(transformer, "camera")
-    metadata = {"mode": "short", "trigger": TRIGGER, "stages": "1", "threshold": "0.1"}
+    metadata = {"mode": "short", "trigger": TRIGGER, "stages": str(stages), "threshold": "0.1"}
     save_lora(target, state, _LORA_RANK, float(_LORA_RANK), metadata)
 
 
@@ -156,7 +159,17 @@ def _videos(settings: NanoRun, device: torch.device) -> Callable[[int, int], Wor
     shape = SamplerSettings(
         size=settings.size, frames=33 * _CHUNKS, batch=_REFILL, outputs=("rgb", "depth")
     )
-    return partial(world_videos, WorldStream(settings.seed + 2, shape, device))
+    worlds = partial(world_videos, WorldStream(settings.seed + 2, shape, device))
+    if settings.photos is None:
+        return worlds
+    planes = PhotoPlanes(
+        PhotoClips(settings.photos, device),
+        settings.seed + 3,
+        frames=33 * _CHUNKS,
+        batch=_REFILL,
+        size=settings.size,
+    )
+    return alternating(worlds, planes, _PHOTO_EVERY)
 
 
 def _triggered(
