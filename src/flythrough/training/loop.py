@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -224,21 +224,17 @@ class Loop:
     def _average_gradients(self) -> None:
         if self.world == 1:
             return
-        flat = torch.cat([self._gradient(p).reshape(-1) for p in self.parameters])
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.world
-        for parameter, part in self._split(flat):
-            parameter.grad = part.view_as(parameter)
-
-    def _split(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        offset = 0
-        for parameter in self.parameters:
-            yield parameter, flat[offset : offset + parameter.numel()]
-            offset += parameter.numel()
-
-    @staticmethod
-    def _gradient(parameter: nn.Parameter) -> Tensor:
-        return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        pieces = flat.split([g.numel() for g in gradients])
+        # Copied in place: fused optimisers need gradients in the layout of their parameters.
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view(gradient.shape))
 
     def _after_step(self, record: Record, on_record: Callable[[Record], None] | None) -> None:
         settings = self.settings
@@ -262,7 +258,8 @@ class Loop:
         kept = [p.detach().clone() for p in self.parameters]
         self.use_average()
         self.task.modules.eval()
-        with torch.no_grad(), precision(self.settings.precision, self.device):
+        eager = torch.compiler.set_stance("force_eager")  # other shapes: not worth compiling for
+        with eager, torch.no_grad(), precision(self.settings.precision, self.device):
             figures = self.task.preview(self.folder, self.step)
         with torch.no_grad():
             for parameter, value in zip(self.parameters, kept, strict=True):

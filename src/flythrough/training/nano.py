@@ -42,8 +42,8 @@ class NanoRun:
     """One part of nano, where it starts from and where it goes.
 
     ``base`` is a model folder with the parts that are not trained here, and the starting weights of
-    the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``: how
-    many pyramid stages, from the coarsest, see the warp and get the camera adapter.
+    the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``
+    counts the pyramid stages, from the coarsest, that see the warp and get the camera adapter.
     """
 
     part: Part

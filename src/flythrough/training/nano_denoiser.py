@@ -80,6 +80,8 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     transformer.requires_grad_(False)
     prompts.text_encoder.requires_grad_(False)
     parameters = new_lora(transformer, rank=_LORA_RANK, seed=settings.seed)
+    if settings.compile:
+        transformer.compile_repeated_blocks(dynamic=False)
     camera = WarpHistorySettings(threshold=0.1)
     warps = WarpSettings(samples_per_axis=2)
     refill = Refill(_triggered(_videos(settings, device)), codec, prompts, TEXT_LENGTH, warps)

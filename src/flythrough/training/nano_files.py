@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "amplify_first_chunk": True,
     "max_sequence_length": 128,
     "visible_threshold": 0.1,
-    "warp_stages": 1,
+    "warp_stages": 3,
     "samples_per_axis": 2,
 }
 TEXT_LENGTH = 128

@@ -104,7 +104,7 @@ class PhotoPlanes:
 
 
 def alternating(first: Videos, second: Videos, every: int) -> Videos:
-    """``second`` at every ``every``-th step, ``first`` at the others; both count their own steps."""
+    """``second`` at every ``every``-th step, else ``first``; each counts its own steps."""
 
     def draw(step: int, rank: int) -> WorldVideos:
         turns, place = divmod(step, every)
