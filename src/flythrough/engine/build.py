@@ -76,7 +76,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
-        settings["samples_per_axis"] = defaults.samples_per_axis
+        settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
         settings |= named_files(request.geometry, request.lora)
     return RolloutSpec(
         method=checked.method,
@@ -169,14 +169,17 @@ def announce_cut_prompt(session: Session, spec: RolloutSpec, prompt: str, notify
 def _memory(
     spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
 ) -> KeyframeMemory:
-    settings = WarpSettings(samples_per_axis=int(spec.settings["samples_per_axis"]))
+    chosen = {k.removeprefix("warp."): v for k, v in spec.settings.items() if "warp." in k}
+    settings = WarpSettings(**chosen)
     if is_network(spec.geometry):
         if folder.geometry is None:
             raise WeightsError(
                 f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
                 "depth map of the photo, or --geometry flat."
             )
-        estimator = pi3x_estimator(folder.geometry, device=device)
+        estimator = pi3x_estimator(
+            folder.geometry, device=device, confident=settings.confidence
+        )
         return KeyframeMemory(estimator, settings, device)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
     return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)

@@ -77,7 +77,9 @@ def estimate(checked: CheckedGeometry, notify: Callable[[str], None]) -> Geometr
     from flythrough.engine.build import pick_device
     from flythrough.engine.photo_geometry import estimate_photo
     from flythrough.models.pi3x_estimator import pi3x_estimator
+    from flythrough.scene.settings import WarpSettings
 
     device = pick_device(checked.request.device)
-    estimator = pi3x_estimator(checked.network, device=device)
+    settings = WarpSettings(**checked.model.defaults.warp)
+    estimator = pi3x_estimator(checked.network, device=device, confident=settings.confidence)
     return estimate_photo(estimator, checked.photo, device, notify)

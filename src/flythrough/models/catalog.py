@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +28,9 @@ class ModelDefaults:
     """What a model folder says about itself in ``flythrough.json`` (all optional there).
 
     ``warp_stages`` counts the pyramid stages, from the coarsest, in which the warped history and
-    the camera adapter are used (1 in the published method).
+    the camera adapter are used (1 in the published method). ``warp`` overrides settings of the
+    mesh warp by name (``scene.settings.WarpSettings``), where the published ones do not suit the
+    model's geometry network.
     """
 
     height: int = 384
@@ -39,7 +41,7 @@ class ModelDefaults:
     max_sequence_length: int = 512
     visible_threshold: float = 0.1
     warp_stages: int = 1
-    samples_per_axis: int = 4
+    warp: dict[str, Any] = field(default_factory=dict)
     prompt_trigger: str = "camctl23x."
 
 

@@ -18,7 +18,7 @@ from flythrough.models.pi3x_config import PATCH
 from flythrough.models.pi3x_files import load_pi3x
 from flythrough.models.pi3x_priors import Priors, rigid_inverse
 
-_CONFIDENT = 0.1  # published threshold on the confidence
+CONFIDENT = 0.1  # published threshold on the confidence
 _EDGE = 0.03  # relative depth jump that must not be blended across
 _MAX_VIEWS = 64
 
@@ -27,13 +27,14 @@ class Pi3XEstimator:
     """Estimates metric geometry of one or more views with a Pi3X network.
 
     All views of a call share one world frame, the first view's camera frame. Depth jumps are kept
-    sharp; pixels next to them stay valid and are left to the mesh to cut.
+    sharp; pixels next to them stay valid and are left to the mesh to cut. Pixels of at most
+    ``confident`` confidence keep their depth but are not valid.
     """
 
     name = "pi3x"
 
-    def __init__(self, net: Pi3X) -> None:
-        self.net = net
+    def __init__(self, net: Pi3X, confident: float = CONFIDENT) -> None:
+        self.net, self.confident = net, confident
         self.capabilities = Capabilities(
             scale=ScaleKind.METRIC,
             max_views=_MAX_VIEWS,
@@ -61,12 +62,13 @@ class Pi3XEstimator:
             known = _scaled(intrinsics_from_rays(out.rays[0]), inner, size)
         depth = resize_depth(out.local_points[0, ..., 2], size)
         confidence = _resized(out.conf[0].sigmoid().permute(0, 3, 1, 2), size)[:, 0]
-        valid = (confidence > _CONFIDENT) & torch.isfinite(depth) & (depth > 0)
+        depth = torch.where(torch.isfinite(depth), depth, 0.0).clamp_min(0)
+        valid = (confidence > self.confident) & (depth > 0)
         poses = out.camera_poses[0]
         anchored = rigid_inverse(poses[:1]) @ poses
         anchored[0] = torch.eye(4, device=poses.device)
         return Geometry(
-            depth=torch.where(valid, depth, 0.0),
+            depth=depth,
             confidence=confidence,
             valid=valid,
             intrinsics=known.to(depth),
@@ -84,9 +86,11 @@ class Pi3XEstimator:
             return self.net(images[None].to(device), priors)
 
 
-def pi3x_estimator(folder: str | Path, *, device: torch.device | str = "cpu") -> Estimator:
+def pi3x_estimator(
+    folder: str | Path, *, device: torch.device | str = "cpu", confident: float = CONFIDENT
+) -> Estimator:
     """The estimator of a geometry folder (``load_pi3x`` says what may be wrong with it)."""
-    return Pi3XEstimator(load_pi3x(folder, device=device))
+    return Pi3XEstimator(load_pi3x(folder, device=device), confident)
 
 
 def network_size(height: int, width: int, limit: int) -> tuple[int, int]:

@@ -53,7 +53,12 @@ DEFAULTS: dict[str, Any] = {
     "max_sequence_length": 128,
     "visible_threshold": 0.1,
     "warp_stages": 3,
-    "samples_per_axis": 2,
+    "warp": {
+        "samples_per_axis": 2,
+        "older_samples_per_axis": 2,
+        "depth_rtol": 0.1,
+        "confidence": 0.0,
+    },
 }
 TEXT_LENGTH = 128
 
