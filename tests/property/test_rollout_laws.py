@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollout_values import chunk_of, field_names, rollouts, same, specs, start_of, words
 
+from flythrough import disk
 from flythrough.errors import RolloutError
-from flythrough.media import atomic
 from flythrough.rollout import store
 from flythrough.rollout.chunk import Chunk
 from flythrough.rollout.rollout import Rollout, Start
@@ -225,7 +225,7 @@ class Snapshots:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """A copy within every write, and before and after every rename and removal."""
-        write, rename, remove = Path.write_bytes, atomic.put_in_place, Path.unlink
+        write, rename, remove = Path.write_bytes, disk.put_in_place, Path.unlink
 
         def written(path: Path, data: bytes) -> int:
             write(path, data[: len(data) // 2])
@@ -242,7 +242,7 @@ class Snapshots:
 
         with (
             mock.patch.object(Path, "write_bytes", written),
-            mock.patch.object(atomic, "put_in_place", framed(rename)),
+            mock.patch.object(disk, "put_in_place", framed(rename)),
             mock.patch.object(Path, "unlink", framed(remove)),
         ):
             yield

@@ -40,7 +40,7 @@ def camera(
     Example: flythrough camera "forward 0.6; orbit left 30deg" -o path.npz --plot path.png
     """
     from flythrough.cameras.formats import write_trajectory
-    from flythrough.media.atomic import replacing
+    from flythrough.disk import replacing
 
     _check_targets(output, plot)
     trajectory = _read(source, frames, fps, convention)

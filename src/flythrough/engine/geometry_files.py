@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from flythrough.disk import replacing
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry
-from flythrough.media.atomic import replacing
 from flythrough.media.image import write_picture
 from flythrough.media.picture import depth_picture
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from flythrough.disk import replacing
 from flythrough.errors import MediaError
-from flythrough.media.atomic import replacing
 from flythrough.media.checks import check_input_file, check_picture, reason
 from flythrough.media.fitting import (
     DEFAULT_HORIZONTAL_FOV,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from flythrough.disk import partial_name, put_in_place
 from flythrough.errors import FaultError, MediaError
-from flythrough.media.atomic import partial_name, put_in_place
 from flythrough.media.checks import check_input_file, check_picture, reason
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
 from flythrough.models.codec import VideoCodec, load_codec
@@ -51,7 +51,7 @@ def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) ->
         transformer=transformer.eval().requires_grad_(False),
         codec=load_codec(folder.path / "vae").to(device),
         prompts=PromptEncoder.from_folder(folder.path, device=device),
-        scheduler=read_json(folder.path / "scheduler" / "scheduler_config.json"),
+        scheduler=_read_scheduler(folder.path / "scheduler" / "scheduler_config.json"),
         device=device,
     )
 
@@ -70,12 +70,10 @@ def load_transformer(folder: Path, dtype: torch.dtype) -> HeliosTransformer:
     return loaded
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
+def _read_scheduler(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({error}); restore the file.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path} holds no JSON object; restore the file.")
-    return value
+    except TypeError as error:
+        raise WeightsError(f"{path} holds no JSON object; restore the file.") from error

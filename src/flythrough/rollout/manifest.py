@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flythrough.disk import read_json
 from flythrough.errors import RolloutError
 from flythrough.rollout.spec import RolloutSpec
 
@@ -67,7 +68,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         RolloutError: not a folder, no rollout in it, or the file is damaged or of another version.
     """
     path = Path(folder) / MANIFEST
-    data = read_json(path, FORMAT, "rollout")
+    data = read_part(path, FORMAT, "rollout")
     try:
         spec = RolloutSpec.from_dict(data["spec"])
         start = None if data["start"] is None else _entry(data["start"], START_FILE)
@@ -82,7 +83,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     return Manifest(spec, start, chunks)
 
 
-def read_json(path: Path, form: str, kind: str) -> Mapping[str, Any]:
+def read_part(path: Path, form: str, kind: str) -> Mapping[str, Any]:
     """The JSON object in ``path``, whose ``format`` and ``version`` must be ours.
 
     Raises:
@@ -93,7 +94,7 @@ def read_json(path: Path, form: str, kind: str) -> Mapping[str, Any]:
             f"{path.parent} is not a folder that holds a rollout; name one made with --rollout."
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data: Mapping[str, Any] = read_json(path)
     except FileNotFoundError as error:
         raise RolloutError(
             f"{path.parent} holds no {kind} ({path.name} is missing); name a folder made with "
@@ -107,7 +108,9 @@ def read_json(path: Path, form: str, kind: str) -> Mapping[str, Any]:
         raise RolloutError(
             f"{path} is not valid JSON; restore it from a copy or start a new rollout."
         ) from error
-    if not isinstance(data, dict) or data.get("format") != form:
+    except TypeError:
+        data = {}  # JSON, but not ours: refused below like any other foreign file
+    if data.get("format") != form:
         raise RolloutError(
             f"{path} was not written by Flythrough; name a folder made with --rollout."
         )

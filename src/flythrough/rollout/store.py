@@ -17,8 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from flythrough.disk import is_partial, replacing
 from flythrough.errors import FaultError, RolloutError
-from flythrough.media.atomic import is_partial, replacing
 from flythrough.rollout.chunk import Chunk
 from flythrough.rollout.files import chunk_bytes, chunk_from, start_bytes, start_from
 from flythrough.rollout.manifest import (
@@ -30,8 +30,8 @@ from flythrough.rollout.manifest import (
     Manifest,
     chunk_file,
     is_chunk_file,
-    read_json,
     read_manifest,
+    read_part,
 )
 from flythrough.rollout.rollout import Rollout, Start
 
@@ -146,7 +146,7 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
         RolloutError: none there, or the file is damaged.
     """
     path = Path(folder) / PLAN
-    plan = read_json(path, _PLAN_FORMAT, "plan").get("plan")
+    plan = read_part(path, _PLAN_FORMAT, "plan").get("plan")
     if not isinstance(plan, dict):
         raise RolloutError(f"{path} holds no plan; state again what to make.")
     return plan

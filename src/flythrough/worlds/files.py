@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from flythrough.disk import replacing
 from flythrough.errors import InputError
-from flythrough.media.atomic import replacing
 from flythrough.media.video import write_video
 from flythrough.worlds.clips import Clip, ClipSettings, clip
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from flythrough import disk
 from flythrough.errors import FaultError, RolloutError
-from flythrough.media import atomic
 from flythrough.rollout import store
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout, Start
@@ -249,7 +249,7 @@ def test_a_plan_is_replaced_and_damage_is_named(folder: Path) -> None:
 def test_a_full_disk_is_a_fault_that_keeps_the_rollout(
     folder: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    rename, calls = atomic.put_in_place, []
+    rename, calls = disk.put_in_place, []
 
     def full(partial: Path, target: Path) -> None:
         calls.append(target)
@@ -258,10 +258,10 @@ def test_a_full_disk_is_a_fault_that_keeps_the_rollout(
         rename(partial, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "put_in_place", full)
+        patch.setattr(disk, "put_in_place", full)
         with pytest.raises(FaultError, match="No space left"):
             store.append(folder, chunk(2))
-    assert not any(atomic.is_partial(path) for path in folder.rglob("*"))
+    assert not any(disk.is_partial(path) for path in folder.rglob("*"))
     assert store.load(folder).digest() == rollout().digest()
     store.append(folder, chunk(2))
     assert store.load(folder).digest() == rollout(3).digest()
@@ -274,10 +274,10 @@ import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_store_folder import chunk
-from flythrough.media import atomic
+from flythrough import disk
 from flythrough.rollout import store
 
-rename = atomic.put_in_place
+rename = disk.put_in_place
 
 def deadly(partial, target):
     manifest = target.name == "rollout.json"
@@ -286,7 +286,7 @@ def deadly(partial, target):
     rename(partial, target)
     os.kill(os.getpid(), signal.SIGKILL) if {instant == "chunk renamed"} else None
 
-atomic.put_in_place = deadly
+disk.put_in_place = deadly
 store.append(Path({str(folder)!r}), chunk(2))
 """
     killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -1,33 +1,22 @@
-"""Camera files appear whole or not at all."""
+"""What every writer of a camera file ends with."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
+from flythrough.disk import replacing
 from flythrough.errors import CameraError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path``, flush it to the disk, then rename it to ``path``.
-
-    When anything fails, ``path`` stays as it was and the temporary file is removed.
+    """Make ``content`` the file ``path``; when anything fails, ``path`` stays as it was.
 
     Raises:
         CameraError: ``path`` is a folder, or its folder is missing or not writable.
     """
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
     try:
-        try:
-            with partial.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise CameraError(
             f"The camera file {path} cannot be written ({error.strerror or error}); "

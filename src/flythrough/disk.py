@@ -1,20 +1,25 @@
-"""Files that appear whole or not at all: write beside the target, sync, then rename."""
+"""Files that appear whole or not at all (written beside the target, synced, renamed), and JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-_PARTIAL = re.compile(r"^\..+\.[0-9a-f]{8}\.partial(\.[A-Za-z0-9]+)?$")
+_PARTIAL = re.compile(r"^\.[0-9a-f]{16}\.partial(\.[A-Za-z0-9]+)?$")
 
 
 def partial_name(target: Path) -> Path:
-    """A fresh hidden name beside ``target`` with the same suffix (writers choose by suffix)."""
-    return target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+    """A fresh hidden name beside ``target`` with the same suffix (writers choose by suffix).
+
+    The stem is left out, so that a target with the longest name a file system allows still works.
+    """
+    return target.with_name(f".{secrets.token_hex(8)}.partial{target.suffix}")
 
 
 def is_partial(path: Path) -> bool:
@@ -55,3 +60,17 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a UTF-8 file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+        TypeError: it holds something else than an object.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise TypeError(f"{path} holds {type(value).__name__}, not an object")
+    return value
