@@ -59,7 +59,7 @@ def test_appending_on_disk_equals_creating_at_once(rollout: Rollout) -> None:
 def test_rewinding_is_slicing(rollout: Rollout, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(rollout.chunks)))
     kept = len(rollout.chunks) - count
-    rewound = rollout.rewound(count)
+    rewound = rollout.rewind(count)
     assert rewound.chunks == rollout.chunks[:kept]
     assert rewound.digest() == rollout.kept(kept).digest()
     frames = list(rollout.frames())
@@ -79,7 +79,7 @@ def test_truncating_on_disk_equals_rewinding(rollout: Rollout, data: st.DataObje
     with new_folder() as folder:
         store.create(folder, rollout)
         store.truncate(folder, len(rollout.chunks) - count)
-        assert same(store.load(folder), rollout.rewound(count))
+        assert same(store.load(folder), rollout.rewind(count))
         assert len(list((folder / "chunks").iterdir())) == len(rollout.chunks) - count
 
 
@@ -100,7 +100,7 @@ def test_a_branch_leaves_its_parent_unchanged(rollout: Rollout, seed: int, promp
     other = chunk_of(rollout.spec, len(chunks), seed, prompt)
     branch = rollout.appended(other)
     if chunks:
-        rollout.rewound(1).appended(chunk_of(rollout.spec, len(chunks) - 1, seed, prompt))
+        rollout.rewind(1).appended(chunk_of(rollout.spec, len(chunks) - 1, seed, prompt))
     assert branch.chunks[:-1] == chunks
     assert rollout.chunks is chunks
     assert rollout.digest() == before != branch.digest()

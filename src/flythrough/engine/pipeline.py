@@ -1,7 +1,7 @@
 """The Python entrance: ``ft.load("nano")`` gives a pipeline to call or to step.
 
 ``pipe(image, camera=..., frames=...)`` makes a clip; ``start``, ``step`` and rollouts' own
-``rewound`` give live control. Importing this module loads no torch.
+``rewind`` give live control. Importing this module loads no torch.
 """
 
 from __future__ import annotations

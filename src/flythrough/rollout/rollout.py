@@ -105,7 +105,7 @@ class Rollout:
         """
         return replace(self, chunks=(*self.chunks, chunk))
 
-    def rewound(self, count: int) -> Rollout:
+    def rewind(self, count: int) -> Rollout:
         """A new rollout without the last ``count`` chunks.
 
         Raises:

@@ -236,7 +236,7 @@ def test_what_a_rollout_derives() -> None:
 @pytest.mark.parametrize("count", [-1, 3, 100])
 def test_rewinding_out_of_range_is_refused(count: int) -> None:
     rollout = Rollout(SPEC, start()).appended(chunk(0)).appended(chunk(1))
-    for verb, word in ((rollout.rewound, "rewind"), (rollout.kept, "keep")):
+    for verb, word in ((rollout.rewind, "rewind"), (rollout.kept, "keep")):
         with pytest.raises(RolloutError, match=f"Cannot {word} {count} chunks.*give 0 to 2"):
             verb(count)
 
