@@ -29,7 +29,8 @@ class Generator(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
     """Few-step pyramid sampling: steps per stage from coarse to fine; ``amplify_first_chunk``
-    doubles them for chunk 0; ``reference`` repeats the published timetable with its defects."""
+    doubles them for chunk 0; ``reference`` repeats the published timetable with its defects and
+    factorises the block noise as published (other values of the same distribution)."""
 
     steps: tuple[int, ...] = (2, 2, 2)
     amplify_first_chunk: bool = True

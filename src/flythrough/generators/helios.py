@@ -22,7 +22,7 @@ from flythrough.models.loading import LoadedModel
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.sampling.dmd_schedule import PyramidConfig
-from flythrough.sampling.noise import block_noise
+from flythrough.sampling.noise import block_noise, reference_block_noise
 from flythrough.sampling.pyramid import sample_pyramid
 
 LATENT_FRAMES = 9
@@ -152,7 +152,8 @@ class HeliosGenerator:
 
         def fresh_block_noise(stage: int, shape: torch.Size) -> Tensor:
             source = seeds.generator(spec.seed, request.index, "block-noise", stage)
-            return block_noise(shape, source, self.pyramid.gamma).to(self.model.device)
+            draw = reference_block_noise if settings.reference else block_noise
+            return draw(shape, source, self.pyramid.gamma).to(self.model.device)
 
         return sample_pyramid(
             denoise,

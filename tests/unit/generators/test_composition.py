@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from flythrough import seeds
 from flythrough.engine.build import Session, build_rollout, build_session, build_spec
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run import scene_scale
+from flythrough.generators import helios
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.models.helios import HeliosTransformer
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
+from flythrough.sampling.noise import block_noise, reference_block_noise
 
 Started = tuple[Session, Rollout, Plan]
 
@@ -156,3 +160,35 @@ def test_given_warp_is_cut_by_chunk(begin: Callable[..., Started]) -> None:
     clip = source.warp(rollout, ChunkRequest(1))
     assert clip.rgb.shape == (33, 3, 8, 8)
     torch.testing.assert_close(clip.visible[0], torch.full((8, 8), 33 / 255))
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_reference_takes_the_published_block_noise(
+    begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch, reference: bool
+) -> None:
+    session, rollout, plan = begin(image=None, camera=None)
+    generator: Any = session.generator
+    generator.settings = replace(generator.settings, reference=reference)
+    sample, drawn = helios.sample_pyramid, []
+
+    def watched(denoise: Any, noise: Any, block: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        assert kwargs["reference"] is reference
+
+        def seen(stage: int, shape: torch.Size) -> torch.Tensor:
+            drawn.append((stage, block(stage, shape)))
+            return drawn[-1][1]
+
+        return sample(denoise, noise, seen, *args, **kwargs)
+
+    monkeypatch.setattr(helios, "sample_pyramid", watched)
+    chunk = generator.chunk(rollout, plan.request(rollout))
+    assert np.isfinite(chunk.latents).all()
+    assert [stage for stage, _ in drawn] == [1, 2]
+    for stage, values in drawn:
+        source = seeds.generator(rollout.spec.seed, 0, "block-noise", stage)
+        published, ours = (
+            draw(values.shape, source.clone_state(), generator.pyramid.gamma)
+            for draw in (reference_block_noise, block_noise)
+        )
+        assert torch.equal(values, published) is reference
+        assert torch.equal(values, ours) is not reference
