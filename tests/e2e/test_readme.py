@@ -1,0 +1,60 @@
+"""Every command and program in README.md runs, with the bundled model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flythrough.media.video import read_video
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "src/flythrough/assets/example.jpg"
+
+
+def blocks(marker: str) -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks that follow ``<!-- marker -->``."""
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"<!-- {marker} -->\n```(\w+)\n(.*?)```", text, flags=re.DOTALL)
+
+
+def bash(text: str, folder: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        check=True,
+    )
+
+
+def test_the_first_command_makes_the_promised_video(tmp_path: Path) -> None:
+    ((_, command),) = blocks("first-command")
+    words = command.split("&&")[-1].strip().removeprefix(".venv/bin/")
+    assert words.startswith("flythrough generate src/flythrough/assets/example.jpg")
+    bash(words.replace("src/flythrough/assets/example.jpg", str(PHOTO)), tmp_path)
+    video = read_video(tmp_path / "flythrough.mp4")
+    assert video.frames.shape == (66, 192, 320, 3)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("tested"))))
+def test_a_block_of_the_readme_runs(number: int, tmp_path: Path) -> None:
+    language, text = blocks("tested")[number]
+    shutil.copy(PHOTO, tmp_path / "photo.jpg")
+    if language == "bash":
+        bash(text, tmp_path)
+    else:
+        assert language == "python"
+        subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
+
+
+def test_every_other_block_is_a_known_one() -> None:
+    text = (ROOT / "README.md").read_text()
+    marked = len(blocks("tested")) + len(blocks("first-command")) + len(blocks("test-command"))
+    assert text.count("```") == 2 * marked
+    assert marked >= 5
