@@ -68,7 +68,7 @@ def build_tiny_model(folder: Path) -> None:
         new_lora(transformer, rank=4)
         state = {k: v + 0.02 * torch.randn_like(v) for k, v in lora_state(transformer).items()}
         save_lora(folder / "lora" / "camera.safetensors", state, 4, 4.0)
-    _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64)
+    _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64, warp_stages=1)
 
 
 def _tiny_geometry() -> Pi3XConfig:

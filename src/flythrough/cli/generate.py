@@ -38,6 +38,13 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = None,
     save_warp: Annotated[Path | None, Parameter(help="Also write the warp video here.")] = None,
     steps: Annotated[str | None, Parameter(help="Steps per pyramid stage, like 2,2,2.")] = None,
+    guidance: Annotated[
+        float | None, Parameter(help="How far to lean towards the prompt; 1: no guidance.")
+    ] = None,
+    negative_prompt: Annotated[str, Parameter(help="What guidance leads away from.")] = "",
+    blend_chunks: Annotated[
+        int, Parameter(help="Chunks that lead from an old prompt to a new one; 0: at once.")
+    ] = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
@@ -60,6 +67,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         geometry=geometry,
         lora=lora,
         steps=parse_steps(steps),
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+        blend_chunks=blend_chunks,
         device=device,
         output=output,
         rollout=rollout,

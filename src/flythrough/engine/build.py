@@ -35,6 +35,7 @@ from flythrough.models.pi3x_estimator import pi3x_estimator
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
+from flythrough.sampling.guidance import Guidance
 from flythrough.scene.settings import WarpSettings
 
 Notify = Callable[[str], None]
@@ -72,6 +73,10 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
     settings: dict[str, Any] = {
         "steps": list(request.steps or defaults.steps),
         "amplify_first_chunk": defaults.amplify_first_chunk,
+        "guidance": defaults.guidance_scale if request.guidance is None else request.guidance,
+        "zero_star": defaults.zero_star,
+        "zero_steps": defaults.zero_steps,
+        "blend_chunks": request.blend_chunks,
     }
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
@@ -87,6 +92,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         fps=defaults.fps,
         seed=request.seed,
         prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
         geometry=_absolute_if_file(request.geometry),
         lora=_absolute_if_file(request.lora),
         settings=settings,
@@ -122,6 +128,12 @@ def build_session(
         steps=tuple(values["steps"]),
         amplify_first_chunk=bool(values["amplify_first_chunk"]),
         max_sequence_length=folder.defaults.max_sequence_length,
+        guidance=Guidance(
+            scale=float(values["guidance"]),
+            zero_star=bool(values["zero_star"]),
+            zero_steps=int(values["zero_steps"]),
+        ),
+        blend_chunks=int(values["blend_chunks"]),
     )
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
@@ -177,9 +189,7 @@ def _memory(
                 f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
                 "depth map of the photo, or --geometry flat."
             )
-        estimator = pi3x_estimator(
-            folder.geometry, device=device, confident=settings.confidence
-        )
+        estimator = pi3x_estimator(folder.geometry, device=device, confident=settings.confidence)
         return KeyframeMemory(estimator, settings, device)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
     return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
+from flythrough.models.catalog import ModelFolder
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -21,9 +22,48 @@ def check_numbers(frames: int, seed: int, steps: tuple[int, ...] | None = None) 
         raise InputError(f"--frames {frames} is out of range; give 1 to 100000.")
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed} is out of range; give 0 to 2**63 - 1.")
-    if steps is not None and (len(steps) != 3 or any(n < 1 or n > 50 for n in steps)):
+    if steps is not None and any(n < 1 or n > 1000 for n in steps):
         given = ",".join(map(str, steps))
-        raise InputError(f"--steps {given} must be three counts from 1 to 50, such as 2,2,2.")
+        raise InputError(f"--steps {given} must be counts from 1 to 1000, such as 2,2,2.")
+
+
+def check_sampling(
+    model: ModelFolder, steps: tuple[int, ...] | None, guidance: float | None, negative: str
+) -> None:
+    """--steps, --guidance and --negative-prompt against the kind of model.
+
+    Raises:
+        InputError: another number of stages, a scale out of range, or a prompt without effect.
+    """
+    stages = len(model.defaults.steps)
+    if steps is not None and len(steps) != stages:
+        given, like = ",".join(map(str, steps)), ",".join(map(str, model.defaults.steps))
+        raise InputError(
+            f"--steps {given} has {len(steps)} counts but the model {model.name} has {stages} "
+            f"pyramid stages; write it like {like}."
+        )
+    if guidance is not None and not 1.0 <= guidance <= 100.0:
+        raise InputError(
+            f"--guidance {guidance:g} is out of range; give 1 (none) to 100 (published: 5)."
+        )
+    scale = model.defaults.guidance_scale if guidance is None else guidance
+    if negative.strip() and scale == 1.0:
+        raise InputError(
+            "--negative-prompt has no effect without guidance, which the model "
+            f"{model.name} does not use by default; add --guidance 5 or drop it."
+        )
+
+
+def check_blend(chunks: int) -> None:
+    """Range of --blend-chunks.
+
+    Raises:
+        InputError: one chunk, which would be no way, or a number out of range.
+    """
+    if chunks == 1 or not 0 <= chunks <= 100:
+        raise InputError(
+            f"--blend-chunks {chunks} is out of range; give 0 (change prompts at once) or 2 to 100."
+        )
 
 
 def check_size(size: tuple[int, int]) -> None:

@@ -12,7 +12,14 @@ from typing import Literal
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.engine.files import check_geometry_file, check_lora, is_network
-from flythrough.engine.options import check_device, check_numbers, check_size, check_targets
+from flythrough.engine.options import (
+    check_blend,
+    check_device,
+    check_numbers,
+    check_sampling,
+    check_size,
+    check_targets,
+)
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.errors import CameraError, InputError, WeightsError
 from flythrough.media.image import FittedPhoto, fit, read_photo
@@ -28,6 +35,7 @@ class GenerateRequest:
 
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
+    ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
     image: Path | None = None
@@ -43,6 +51,9 @@ class GenerateRequest:
     geometry: str = "default"
     lora: str = "default"
     steps: tuple[int, ...] | None = None
+    guidance: float | None = None
+    negative_prompt: str = ""
+    blend_chunks: int = 0
     device: str = "auto"
     output: Path | None = None
     rollout: Path | None = None
@@ -78,6 +89,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_device(request.device)
     check_targets(request.output, request.save_warp, request.rollout)
     model = find_model(request.model)
+    check_sampling(model, request.steps, request.guidance, request.negative_prompt)
+    check_blend(request.blend_chunks)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     photo = None if request.image is None else fit(read_photo(request.image), *size)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flythrough import seeds
 from flythrough.conditioning.history import native_history, target_indices
+from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
@@ -24,6 +25,7 @@ from flythrough.rollout.rollout import Rollout
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise, reference_block_noise
 from flythrough.sampling.pyramid import sample_pyramid
+from flythrough.sampling.solvers import new_solver
 
 LATENT_FRAMES = 9
 
@@ -54,11 +56,13 @@ class HeliosGenerator:
         self.model, self.settings = model, settings
         self.pyramid = PyramidConfig.from_dict(model.scheduler)
         self._anchors = lru_cache(maxsize=1)(self._encode_start)
+        self._embeddings = lru_cache(maxsize=4)(self._encode_prompt)
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
             native = self.native(rollout, request)
-            return self.finish(rollout, request, lambda _stage: native, report)
+            keep = not self.settings.reference
+            return self.finish(rollout, request, lambda _stage: native, report, keep_photo=keep)
 
     def finish(
         self,
@@ -66,15 +70,18 @@ class HeliosGenerator:
         request: ChunkRequest,
         conditioning: Callable[[int], StageConditioning],
         report: Report,
+        *,
+        keep_photo: bool = True,
     ) -> Chunk:
-        """Sample latents under ``conditioning(stage)``, keep the first frame, decode.
+        """Sample latents under ``conditioning(stage)``, put the photo in as the video's first
+        frame (published Helios only follows it), decode.
 
         ``conditioning`` is asked once as each pyramid stage begins; the history is embedded then
         and serves all steps of the stage.
         """
         started = time.monotonic()
         latents = self._sample(rollout, request, conditioning, report)
-        if request.index == 0 and rollout.start is not None:
+        if keep_photo and request.index == 0 and rollout.start is not None:
             latents[:, :, :1] = self.anchors(rollout).prefix
         sampled = time.monotonic()
         report("decode", 0.9)
@@ -93,7 +100,7 @@ class HeliosGenerator:
         return StageConditioning(
             history=native_history(self.past(rollout), self.prefix(rollout)),
             target=target_indices(1, device=self.model.device),
-            embedding=self.embedding(request.prompt),
+            embedding=self.blended_embedding(rollout, request),
         )
 
     def past(self, rollout: Rollout) -> Tensor:
@@ -121,7 +128,22 @@ class HeliosGenerator:
         return self._anchors(rollout.start.digest(), rollout.start.image.tobytes(), rollout.size)
 
     def embedding(self, prompt: str) -> Tensor:
+        """Text embedding [1,L,D] of ``prompt``; the last few are kept."""
+        return self._embeddings(prompt)
+
+    def _encode_prompt(self, prompt: str) -> Tensor:
         return self.model.prompts.encode([prompt], self.settings.max_sequence_length)
+
+    def blended_embedding(
+        self, rollout: Rollout, request: ChunkRequest, trigger: str | None = None
+    ) -> Tensor:
+        """The request's prompt, or a mixture on the way to it from the prompt before (Helios
+        section on interactive prompts): weights run evenly from 0 to 1 over ``blend_chunks``."""
+        old, weight = prompt_blend(rollout, request, self.settings.blend_chunks)
+        new = self.embedding(with_trigger(request.prompt, trigger))
+        if old is None:
+            return new
+        return torch.lerp(self.embedding(with_trigger(old, trigger)), new, weight)
 
     def _encode_start(self, _digest: str, pixels: bytes, size: tuple[int, int]) -> Anchors:
         array = np.frombuffer(pixels, dtype=np.uint8).reshape(*size, 3).copy()
@@ -137,15 +159,33 @@ class HeliosGenerator:
         report: Report,
     ) -> Tensor:
         settings, spec = self.settings, rollout.spec
-        amplify = settings.amplify_first_chunk and request.index == 0
+        noise = self.start_noise(rollout, request.index)
+        solver = new_solver(
+            self.model.scheduler,
+            self.pyramid,
+            (noise.shape[2], noise.shape[3], noise.shape[4]),
+            settings.steps,
+            amplify=settings.amplify_first_chunk and request.index == 0,
+            reference=settings.reference,
+        )
+        guidance = settings.guidance
+        plain = self.embedding(spec.negative_prompt) if guidance.active else None
         current: tuple[int, StageConditioning, PackedHistory] | None = None
+        step = 0
 
         def denoise(x: Tensor, timestep: Tensor, stage: int) -> Tensor:
-            nonlocal current
+            nonlocal current, step
             if current is None or current[0] != stage:
                 chosen = conditioning(stage)
                 current = stage, chosen, self.model.transformer.pack_history(chosen.history)
-            return self.denoise(x, timestep, current[1], current[2])
+                step = 0
+            given, history = current[1], current[2]
+            velocity = self.denoise(x, timestep, given, history)
+            if plain is not None:
+                without = self.denoise(x, timestep, replace(given, embedding=plain), history)
+                velocity = guidance.combined(velocity, without, stage, step)
+            step += 1
+            return velocity
 
         def on_step(done: int, total: int) -> None:
             report("denoise", 0.15 + 0.75 * done / total)
@@ -157,12 +197,10 @@ class HeliosGenerator:
 
         return sample_pyramid(
             denoise,
-            self.start_noise(rollout, request.index),
+            noise,
             fresh_block_noise,
             self.pyramid,
-            steps=settings.steps,
-            amplify=amplify,
-            reference=settings.reference,
+            solver=solver,
             on_step=on_step,
         )
 
@@ -196,3 +234,19 @@ class HeliosGenerator:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.model.device, torch.float32)
+
+
+def prompt_blend(rollout: Rollout, request: ChunkRequest, span: int) -> tuple[str | None, float]:
+    """(old prompt, weight of the new one) of a request; (None, 1) outside a change of prompt.
+
+    With ``span`` M, the first M chunks after a change have weights 0 to 1 in even steps, so that
+    the first still has the old prompt alone and the M-th the new one alone (Helios, interactive
+    generation). A change within another change starts from the prompt of that change.
+    """
+    since = 0
+    prompts = [chunk.request.prompt for chunk in rollout.chunks]
+    while since < len(prompts) and prompts[-1 - since] == request.prompt:
+        since += 1
+    if since == len(prompts) or since >= span - 1:
+        return None, 1.0
+    return prompts[-1 - since], since / (span - 1)

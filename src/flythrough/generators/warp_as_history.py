@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from flythrough import seeds
-from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import (
     WarpHistorySettings,
     draw_condition_noise,
@@ -97,12 +96,11 @@ class WarpAsHistoryGenerator:
             visible,
             settings=settings.history,
         )
-        prompt = request.prompt
         return StageConditioning(
             history=history,
             target=target.to(self.model.device),
-            embedding=self.helios.embedding(
-                with_trigger(prompt, settings.trigger) if settings.lora else prompt
+            embedding=self.helios.blended_embedding(
+                rollout, request, settings.trigger if settings.lora else None
             ),
             camera=settings.lora,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +30,8 @@ class ModelDefaults:
     ``warp_stages`` counts the pyramid stages, from the coarsest, in which the warped history and
     the camera adapter are used (1 in the published method). ``warp`` overrides settings of the
     mesh warp by name (``scene.settings.WarpSettings``), where the published ones do not suit the
-    model's geometry network.
+    model's geometry network. ``guidance_scale`` above 1, ``zero_star`` and ``zero_steps`` belong to
+    models that are not distilled (``sampling.guidance.Guidance``).
     """
 
     height: int = 384
@@ -43,6 +44,9 @@ class ModelDefaults:
     warp_stages: int = 1
     warp: dict[str, Any] = field(default_factory=dict)
     prompt_trigger: str = "camctl23x."
+    guidance_scale: float = 1.0
+    zero_star: bool = False
+    zero_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,19 +117,46 @@ def find_model(name_or_folder: str) -> ModelFolder:
 
 
 def read_defaults(folder: Path) -> ModelDefaults:
-    """Defaults from ``flythrough.json``; the published values where the file or a key is absent."""
+    """Defaults from ``flythrough.json``; where the file or a key is absent, those published for
+    the kind of model: Base (50 steps), Mid (20 in each of three stages) or Distilled (2)."""
+    published = _published_defaults(folder)
     file = folder / "flythrough.json"
     if not file.is_file():
-        return ModelDefaults()
+        return published
     try:
         values: dict[str, Any] = json.loads(file.read_text())["defaults"]
         if "steps" in values:
             values["steps"] = tuple(int(n) for n in values["steps"])
-        return ModelDefaults(**values)
+        return replace(published, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{file} is not a valid model description ({error}); restore the shipped file."
         ) from error
+
+
+def _published_defaults(folder: Path) -> ModelDefaults:
+    scheduler = _json_or_empty(folder / "scheduler" / "scheduler_config.json")
+    index = _json_or_empty(folder / "model_index.json")
+    kind = scheduler.get("_class_name")
+    if kind != "HeliosScheduler" or scheduler.get("scheduler_type", "unipc") == "dmd":
+        return ModelDefaults()
+    stages = int(scheduler.get("stages", 3))
+    return ModelDefaults(
+        steps=(50,) if stages == 1 else (20,) * stages,
+        amplify_first_chunk=False,
+        guidance_scale=5.0,
+        zero_star=stages > 1 and bool(index.get("is_cfg_zero_star", True)),
+        zero_steps=1 if stages > 1 else 0,
+    )
+
+
+def _json_or_empty(file: Path) -> dict[str, Any]:
+    """A broken file is reported when the part is loaded."""
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def disk_bytes(folder: Path) -> int:

@@ -31,7 +31,7 @@ class PyramidConfig:
 
     Attributes:
         num_train_timesteps: points of the training grid.
-        stages: pyramid stages, at least 2.
+        stages: pyramid stages; 1 is no pyramid (Helios Base).
         stage_range: limits of the stages as shares of the grid, ``stages + 1`` of them.
         gamma: correlation of the block noise between stages, in (0, 1/3].
         use_dynamic_shifting: shift noise levels by the token count of the latent.
@@ -57,11 +57,10 @@ class PyramidConfig:
     def __post_init__(self) -> None:
         limits = self.stage_range
         rising = all(low < high for low, high in pairwise(limits))
-        if self.stages < 2 or len(limits) != self.stages + 1 or not rising:
+        if self.stages < 1 or len(limits) != self.stages + 1 or not rising:
             raise WeightsError(
-                f"the scheduler has {self.stages} stages with limits {limits}, but a pyramid needs "
-                "at least 2 stages and rising limits, one more than stages; restore its "
-                "scheduler_config.json"
+                f"the scheduler has {self.stages} stages with limits {limits}, but there must be "
+                "rising limits, one more than stages; restore its scheduler_config.json"
             )
         if limits[0] != 0.0 or limits[-1] != 1.0:
             raise WeightsError(
@@ -87,10 +86,11 @@ class PyramidConfig:
             WeightsError: the configuration is of another sampler.
         """
         kind, solver = config.get("_class_name"), config.get("scheduler_type", "dmd")
-        if kind not in (None, "HeliosDMDScheduler", "HeliosScheduler") or solver != "dmd":
+        known_kind = kind in (None, "HeliosDMDScheduler", "HeliosScheduler")
+        if not known_kind or solver not in ("dmd", "unipc", "euler"):
             raise WeightsError(
-                f"the model's scheduler is {kind} of type {solver!r}, but only the distilled "
-                "HeliosDMDScheduler is supported; use a distilled model"
+                f"the model's scheduler is {kind} of type {solver!r}, but only HeliosScheduler and "
+                "HeliosDMDScheduler are known; use a Helios model"
             )
         if config.get("shift", 1.0) != 1.0:
             raise WeightsError(
@@ -231,6 +231,15 @@ def dmd_schedule(
     return StageSchedule(timesteps, sigmas, (*sigmas[1:], 0.0))
 
 
+def stage_size(
+    config: PyramidConfig, size: tuple[int, int, int], stage: int, *, lagging: bool = False
+) -> tuple[int, int, int]:
+    """(frames, height, width) in ``stage`` of a latent of full ``size``; ``lagging`` gives the
+    size before the stage's enlargement, from which the published pipelines take the shift."""
+    shrink = config.stages - 1 - (max(stage - 1, 0) if lagging else stage)
+    return size[0], size[1] >> shrink, size[2] >> shrink
+
+
 def pyramid_schedules(
     config: PyramidConfig,
     size: tuple[int, int, int],
@@ -253,11 +262,9 @@ def pyramid_schedules(
             f"{len(steps)} step counts were given for a model with {config.stages} pyramid stages; "
             "give one per stage, coarse to fine"
         )
-    frames, height, width = size
     made = []
     for stage, count in enumerate(steps):
-        shrink = config.stages - 1 - (max(stage - 1, 0) if reference else stage)
-        mu = shift_mu(config, token_count(frames, height >> shrink, width >> shrink))
+        mu = shift_mu(config, token_count(*stage_size(config, size, stage, lagging=reference)))
         total = 2 * count if amplify else count
         made.append(dmd_schedule(config, stage, total, mu=mu, reference=reference))
     return tuple(made)

@@ -1,7 +1,7 @@
-"""Coarse-to-fine few-step sampling of one chunk (Helios, arXiv 2603.04379).
+"""Coarse-to-fine sampling of one chunk (Helios, arXiv 2603.04379).
 
-Every step estimates the end of the stage's segment and mixes the stage's own start point back in at
-the next noise level; no fresh noise is drawn within a stage.
+A solver moves the latent through each stage; between stages it is enlarged and block noise is
+added. No fresh noise is drawn within a stage. One stage alone is plain sampling.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from flythrough.errors import InputError
-from flythrough.sampling.dmd_schedule import PyramidConfig, pyramid_schedules
+from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import enter_stage, noise_pyramid
+from flythrough.sampling.solvers import DMDSolver, Solver, dmd_step
 
 SPATIAL_FACTOR = 8
 """Pixels per latent pixel."""
@@ -37,18 +38,20 @@ def sample_pyramid(
     steps: Sequence[int] = (2, 2, 2),
     amplify: bool = False,
     reference: bool = False,
+    solver: Solver | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Latents [B,C,T,h,w] float32 from full-size unit normal ``noise`` of that shape.
 
     Args:
-        denoise: the network with its conditioning; called sum(steps) times, twice that if
-            ``amplify``.
+        denoise: the network with its conditioning; called once per step.
         block_noise: the noise that enters with every enlargement, for stages 1, 2, ...
-        steps: steps per stage, coarse to fine.
+        steps: steps per stage, coarse to fine, of the distilled model's solver.
         amplify: twice the steps in every stage (first chunk of the distilled model).
         reference: published inference instead of the trained rule: see
             :func:`~flythrough.sampling.dmd_schedule.pyramid_schedules`.
+        solver: takes the place of the distilled model's; ``steps``, ``amplify`` and ``reference``
+            are then not used.
         on_step: called after every step.
 
     Raises:
@@ -61,30 +64,22 @@ def sample_pyramid(
         )
     frames, height, width = noise.shape[2:]
     check_latent_size(height, width, config.stages)
-    schedules = pyramid_schedules(
-        config, (frames, height, width), steps, amplify=amplify, reference=reference
-    )
-    total, done = sum(len(schedule) for schedule in schedules), 0
+    if solver is None:
+        size = (frames, height, width)
+        solver = DMDSolver(config, size, steps, amplify=amplify, reference=reference)
+    done = 0
     x = noise_pyramid(noise.float(), config.stages)[0]
-    for stage, schedule in enumerate(schedules):
+    for stage in range(config.stages):
         if stage > 0:
             shape = torch.Size((*x.shape[:3], 2 * x.shape[3], 2 * x.shape[4]))
             x = enter_stage(x, block_noise(stage, shape), config, stage)
-        start = x
-        levels = zip(schedule.timesteps, schedule.sigmas, schedule.next_sigmas, strict=True)
-        for timestep, sigma, following in levels:
+        for index, timestep in enumerate(solver.begin(stage, x)):
             t = torch.full((len(x),), timestep, device=x.device)
-            x = dmd_step(x, denoise(x, t, stage), start, sigma, following)
+            x = solver.step(index, x, denoise(x, t, stage))
             done += 1
             if on_step is not None:
-                on_step(done, total)
+                on_step(done, solver.total)
     return x
-
-
-def dmd_step(x: Tensor, velocity: Tensor, start: Tensor, sigma: float, following: float) -> Tensor:
-    """From local level ``sigma`` to ``following``: estimate the end, mix the start back in."""
-    end = x - sigma * velocity.to(x)
-    return (1 - following) * end + following * start
 
 
 def check_latent_size(height: int, width: int, stages: int) -> None:
@@ -101,3 +96,6 @@ def check_latent_size(height: int, width: int, stages: int) -> None:
                 f"which {stages} pyramid stages need; choose "
                 f"{max(1, round(side / unit)) * unit * SPATIAL_FACTOR}"
             )
+
+
+__all__ = ["check_latent_size", "dmd_step", "sample_pyramid"]

@@ -163,11 +163,11 @@ def test_other_bad_input() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"_class_name": "UniPCMultistepScheduler"}, "use a distilled model"),
-        ({"_class_name": "HeliosScheduler", "scheduler_type": "unipc"}, "use a distilled model"),
+        ({"_class_name": "UniPCMultistepScheduler"}, "use a Helios model"),
+        ({"_class_name": "HeliosScheduler", "scheduler_type": "ddim"}, "use a Helios model"),
         ({"shift": 3.0}, "fixed shift of 3.0"),
         ({"stages": 2}, "2 stages with limits"),
-        ({"stages": 1, "stage_range": [0, 1]}, "at least 2 stages"),
+        ({"stages": 0, "stage_range": [0]}, "rising limits"),
         ({"stage_range": [0, 0.5, 0.4, 1]}, "rising limits"),
         ({"stage_range": [0, 0.3, 0.6, 0.9]}, "do not run from 0 to 1"),
         ({"gamma": 0.5}, "gamma is 0.5"),
