@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flythrough.media.video import write_video
 from throwaway import Command
 
 GOOD = {"--camera": "forward 0.3", "--frames": "33", "-o": "out.mp4"}
@@ -35,6 +36,15 @@ CASES: dict[str, dict[str, str | None]] = {
     "seed negative": {"--seed": "-1"},
     "steps form": {"--steps": "a,b"},
     "steps count": {"--steps": "2,2"},
+    "guidance too small": {"--guidance": "0.5"},
+    "guidance word": {"--guidance": "strong"},
+    "negative prompt without guidance": {"--negative-prompt": "blur"},
+    "blend of one chunk": {"--blend-chunks": "1", "--rollout": "run"},
+    "blend without rollout": {"--blend-chunks": "3"},
+    "video and image": {"--camera": None, "--video": "warp.mp4"},
+    "video and camera": {"IMAGE": None, "--video": "warp.mp4"},
+    "video missing": {"IMAGE": None, "--camera": None, "--video": "none.mp4"},
+    "video too short": {"IMAGE": None, "--camera": None, "--video": "short.mp4"},
     "method unknown": {"--method": "magic"},
     "method without camera": {"--camera": None, "--method": "warp-as-history"},
     "camera with helios": {"--method": "helios"},
@@ -87,6 +97,7 @@ def workplace(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for name in ("broken.png", "broken.npz", "broken.safetensors", "warp.mp4"):
         (tmp_path / name).write_bytes(b"not what the name says")
     Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    write_video(tmp_path / "short.mp4", np.zeros((5, 64, 64, 3), np.uint8), 16.0, {})
     np.save(tmp_path / "square.npy", np.ones((50, 50), np.float32))
     np.save(tmp_path / "negative.npy", np.full((96, 192), -1, np.float32))
     monkeypatch.chdir(tmp_path)

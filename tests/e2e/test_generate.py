@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flythrough.cameras.formats import read_trajectory
-from flythrough.media.video import read_video
+from flythrough.media.video import read_video, write_video
 from flythrough.rollout import store
 from throwaway import Command
 
@@ -186,3 +186,40 @@ def test_without_an_adapter_the_model_runs_zero_shot_and_says_so(
     refused = flythrough(*words, "--model", bare)
     assert refused.status == 2
     assert "ships no geometry network" in refused.err
+
+
+def test_a_clip_is_continued(flythrough: Command, tiny_model: Path, tmp_path: Path) -> None:
+    rows = np.arange(64, dtype=np.uint8)[:, None, None]
+    frames = np.stack([np.broadcast_to(rows + 2 * t, (64, 128, 3)) for t in range(70)])
+    write_video(tmp_path / "clip.mp4", frames, 16.0, {})
+    words = ["generate", "--video", tmp_path / "clip.mp4", "--model", tiny_model, "--frames", 33]
+    answer = flythrough(*words, "--rollout", tmp_path / "run", "-o", tmp_path / "out.mp4")
+    assert answer.status == 0, answer.err
+    assert "last 66 and the first are remembered" in answer.err
+    rollout = store.load(tmp_path / "run")
+    assert rollout.start is not None
+    assert rollout.start.video is not None
+    assert rollout.start.video.shape == (66, 64, 128, 3)
+    again = flythrough("continue", tmp_path / "run", "--frames", 33, "-o", tmp_path / "more.mp4")
+    assert again.status == 0, again.err
+    assert read_video(tmp_path / "more.mp4").frames.shape[0] == 66
+
+
+def test_prompts_blend_over_the_chosen_chunks(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    def second(blend: int, prompt: str) -> np.ndarray:
+        run = tmp_path / f"{blend}-{prompt[:3]}"
+        words = ["generate", photo, "--prompt", "a calm lake", "--model", tiny_model, "--frames"]
+        first = flythrough(
+            *words, 33, "--blend-chunks", blend, "--rollout", run, "-o", tmp_path / "a.mp4"
+        )
+        assert first.status == 0, first.err
+        more = ["continue", run, "--prompt", prompt, "--frames", 66, "-o", tmp_path / "b.mp4"]
+        assert flythrough(*more).status == 0
+        return np.asarray([chunk.latents for chunk in store.load(run).chunks])
+
+    same, at_once, slowly = second(2, "a calm lake"), second(0, "a storm"), second(2, "a storm")
+    assert np.array_equal(slowly[1], same[1])  # the first chunk of a change still has the old one
+    assert not np.array_equal(at_once[1], same[1])
+    assert not np.array_equal(slowly[2], same[2])

@@ -1,4 +1,4 @@
-"""Text- and image-started latents of Base, Mid and Distilled against diffusers' own pipelines."""
+"""Text-, image- and video-started latents of all models against diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -68,8 +68,13 @@ def transformer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def clip_latents() -> Tensor:
+    source = torch.Generator().manual_seed(5)
+    return torch.randn(1, 16, 18, *LATENT[1:], generator=source)
+
+
 def stock_latents(
-    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, *, image: bool
+    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> Tensor:
     vae = AutoencoderKLWan(
         base_dim=3,
@@ -106,8 +111,10 @@ def stock_latents(
             "is_amplify_first_chunk": True,
         },
     }[kind]
-    if image:
-        prefix, steady = anchors()
+    prefix, steady = anchors()
+    if start == "video":
+        steps |= {"image_latents": prefix, "video_latents": clip_latents()}
+    elif start != "text":
         steps |= {"image_latents": prefix, "fake_image_latents": steady}
     made = pipe(
         prompt_embeds=prompt,
@@ -118,19 +125,22 @@ def stock_latents(
         guidance_scale=1.0 if kind == "distilled" else GUIDED,
         generator=torch.Generator().manual_seed(7),
         output_type="latent",
-        add_noise_to_image_latents=False,
+        add_noise_to_image_latents=start == "noisy image",
         **steps,
     ).frames
     return made[:, :, -9 * CHUNKS :]
 
 
 class Codec:
-    """Stands in for the codec: given anchors, grey frames."""
+    """Stands in for the codec: given latents, black frames. A clip's brightness is its number."""
 
     latent_channels, spatial = 16, 8
 
-    def encode(self, _video: Tensor) -> Tensor:
-        return anchors()[0]
+    def encode(self, video: Tensor) -> Tensor:
+        if video.shape[2] == 1:
+            return anchors()[0]
+        number = round(float(video.mean()) * 255)
+        return clip_latents()[:, :, 9 * number : 9 * number + 9]
 
     def encode_still(self, _image: Tensor) -> Tensor:
         return anchors()[1]
@@ -146,7 +156,7 @@ class Prompts:
 
 
 def our_latents(
-    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, *, image: bool
+    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> np.ndarray:
     running = torch.Generator().manual_seed(7)
     monkeypatch.setattr(helios, "seeds", SimpleNamespace(generator=lambda *_a, **_k: running))
@@ -165,6 +175,7 @@ def our_latents(
             zero_star=kind == "mid",
             zero_steps=2,  # the published loop zeroes one step more than its argument says
         ),
+        condition_noise=start in ("noisy image", "video"),
         reference=True,
     )
     generator = HeliosGenerator(model, settings)
@@ -179,10 +190,12 @@ def our_latents(
         prompt="good",
         negative_prompt="bad",
     )
-    start = None
-    if image:
-        start = Start(image=np.zeros((HEIGHT, WIDTH, 3), np.uint8), intrinsics=np.eye(3))
-    rollout = Rollout(spec=spec, start=start)
+    first = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    clip = None
+    if start == "video":
+        clip = np.repeat(np.arange(2, dtype=np.uint8), 33)[:, None, None, None] + first
+    begun = None if start == "text" else Start(image=first, intrinsics=np.eye(3), video=clip)
+    rollout = Rollout(spec=spec, start=begun)
     for index in range(CHUNKS):
         request = ChunkRequest(index=index, prompt="good")
         rollout = rollout.appended(generator.chunk(rollout, request))
@@ -196,14 +209,14 @@ SCHEDULERS = {
 }
 
 
-@pytest.mark.parametrize("image", [False, True], ids=["text", "image"])
+@pytest.mark.parametrize("start", ["text", "image", "noisy image", "video"])
 @pytest.mark.parametrize("kind", list(SCHEDULERS))
 def test_latents_equal_the_stock_pipeline(
-    kind: str, image: bool, transformer_folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, start: str, transformer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = SCHEDULERS[kind]
-    stock = stock_latents(transformer_folder, kind, make(), monkeypatch, image=image)
-    ours = our_latents(transformer_folder, kind, make(), monkeypatch, image=image)
+    stock = stock_latents(transformer_folder, kind, make(), monkeypatch, start)
+    ours = our_latents(transformer_folder, kind, make(), monkeypatch, start)
     assert ours.shape == stock.shape[1:]
     assert float(stock.std()) > 0.1
     np.testing.assert_allclose(ours, stock[0].numpy(), atol=1e-4)

@@ -19,6 +19,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     camera: Annotated[str | None, Parameter(help="Path language or a camera file.")] = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .mp4 to write.")],
     prompt: Annotated[str, Parameter(help="What the scene shows.")] = "",
+    video: Annotated[Path | None, Parameter(help="A clip to continue, without a camera.")] = None,
     model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
     method: Annotated[
         Literal["warp-as-history", "helios"] | None,
@@ -55,6 +56,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
 
     request = GenerateRequest(
         image=image,
+        video=video,
         camera=camera,
         warp=warp,
         warp_mask=warp_mask,

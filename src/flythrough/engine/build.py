@@ -77,6 +77,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         "zero_star": defaults.zero_star,
         "zero_steps": defaults.zero_steps,
         "blend_chunks": request.blend_chunks,
+        "condition_noise": defaults.condition_noise,
     }
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
@@ -96,7 +97,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         geometry=_absolute_if_file(request.geometry),
         lora=_absolute_if_file(request.lora),
         settings=settings,
-        start_image=None if checked.photo is None else checked.photo.source_digest,
+        start_image=_source_digest(checked),
     )
 
 
@@ -134,6 +135,7 @@ def build_session(
             zero_steps=int(values["zero_steps"]),
         ),
         blend_chunks=int(values["blend_chunks"]),
+        condition_noise=bool(values["condition_noise"]),
     )
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
@@ -155,8 +157,11 @@ def build_session(
 def build_rollout(
     spec: RolloutSpec, checked: CheckedRequest, session: Session, notify: Notify
 ) -> Rollout:
-    """The empty rollout: spec and fitted photo, with the focal length settled once for all."""
-    photo = checked.photo
+    """The empty rollout: spec and what it starts from, with the focal length settled for all."""
+    photo, video = checked.photo, checked.video
+    if video is not None:
+        start = Start(image=video.first, intrinsics=video.intrinsics, video=video.frames)
+        return Rollout(spec=spec, start=start)
     if photo is None:
         return Rollout(spec=spec, start=None)
     intrinsics = photo.intrinsics
@@ -211,3 +216,9 @@ def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify
 
 def _absolute_if_file(value: str) -> str:
     return str(Path(value).resolve()) if Path(value).is_file() else value
+
+
+def _source_digest(checked: CheckedRequest) -> str | None:
+    if checked.video is not None:
+        return checked.video.digest
+    return None if checked.photo is None else checked.photo.source_digest

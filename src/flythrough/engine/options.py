@@ -54,12 +54,17 @@ def check_sampling(
         )
 
 
-def check_blend(chunks: int) -> None:
-    """Range of --blend-chunks.
+def check_blend(chunks: int, rollout: Path | None) -> None:
+    """--blend-chunks, which matters when a kept rollout is continued with another prompt.
 
     Raises:
-        InputError: one chunk, which would be no way, or a number out of range.
+        InputError: one chunk, which would be no way, a number out of range, or no rollout.
     """
+    if chunks and rollout is None:
+        raise InputError(
+            f"--blend-chunks {chunks} has no effect without --rollout, since prompts change when a "
+            "rollout is continued; add --rollout FOLDER or drop it."
+        )
     if chunks == 1 or not 0 <= chunks <= 100:
         raise InputError(
             f"--blend-chunks {chunks} is out of range; give 0 (change prompts at once) or 2 to 100."

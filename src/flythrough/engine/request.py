@@ -20,6 +20,7 @@ from flythrough.engine.options import (
     check_size,
     check_targets,
 )
+from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.errors import CameraError, InputError, WeightsError
 from flythrough.media.image import FittedPhoto, fit, read_photo
@@ -39,6 +40,7 @@ class GenerateRequest:
     """
 
     image: Path | None = None
+    video: Path | None = None
     camera: str | Path | Trajectory | None = None
     warp: Path | None = None
     warp_mask: Path | None = None
@@ -71,6 +73,7 @@ class CheckedRequest:
     photo: FittedPhoto | None
     trajectory: Trajectory | None
     warp: WarpVideo | None
+    video: StartVideo | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -90,7 +93,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_targets(request.output, request.save_warp, request.rollout)
     model = find_model(request.model)
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
-    check_blend(request.blend_chunks)
+    check_blend(request.blend_chunks, request.rollout)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     photo = None if request.image is None else fit(read_photo(request.image), *size)
@@ -100,8 +103,9 @@ def check(request: GenerateRequest) -> CheckedRequest:
         warp = read_warp(request.warp, request.warp_mask, request.frames, size)
     if method == "warp-as-history":
         _check_files(request, model, photo)
-    notes = _notes(request, photo, trajectory, warp)
-    return CheckedRequest(request, method, model, size, photo, trajectory, warp, notes)
+    video = None if request.video is None else read_start_video(request.video, size)
+    notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
+    return CheckedRequest(request, method, model, size, photo, trajectory, warp, video, notes)
 
 
 def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
@@ -167,6 +171,25 @@ def _notes(
     return tuple(notes)
 
 
+def _video_notes(
+    request: GenerateRequest, video: StartVideo | None, model: ModelFolder
+) -> tuple[str, ...]:
+    if video is None:
+        return ()
+    notes = []
+    if abs(video.fps - model.defaults.fps) > 0.5:
+        notes.append(
+            f"the video {request.video} runs at {video.fps:g} frames a second and is continued at "
+            f"{model.defaults.fps:g}: speeds change."
+        )
+    if video.given > len(video.frames):
+        notes.append(
+            f"of the {video.given} frames of {request.video} the last {len(video.frames)} and the "
+            "first are remembered."
+        )
+    return tuple(notes)
+
+
 def _method(request: GenerateRequest) -> Method:
     if request.warp_mask is not None and request.warp is None:
         raise InputError("--warp-mask has no effect without --warp; give both or neither.")
@@ -185,6 +208,11 @@ def _check_camera_method(request: GenerateRequest, controlled: bool) -> None:
             "Method 'warp-as-history' was chosen without a camera; give --camera PATH or --warp "
             "VIDEO, or use --method helios."
         )
+    if request.video is not None:
+        raise InputError(
+            "A --video is continued without camera control; drop --camera/--warp, or give its last "
+            "frame as IMAGE."
+        )
     if request.camera is not None and request.warp is not None:
         raise InputError("--camera and --warp were both given; keep the one that should lead.")
     if request.image is None:
@@ -202,6 +230,8 @@ def _check_camera_method(request: GenerateRequest, controlled: bool) -> None:
 
 
 def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
+    if request.image is not None and request.video is not None:
+        raise InputError("IMAGE and --video were both given; keep the one to start from.")
     if controlled:
         raise InputError(
             "Method 'helios' follows no camera; drop --camera/--warp or use --method "
@@ -218,5 +248,9 @@ def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
             f"--save-warp {request.save_warp} has no effect without a camera (method helios); drop "
             "it or give --camera."
         )
-    if request.image is None and not request.prompt.strip():
-        raise InputError("Neither an image nor a prompt was given; give IMAGE or --prompt TEXT.")
+    given = request.image is not None or request.video is not None
+    if not given and not request.prompt.strip():
+        raise InputError(
+            "Neither an image, a video nor a prompt was given; give IMAGE, --video CLIP or "
+            "--prompt TEXT."
+        )

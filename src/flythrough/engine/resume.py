@@ -69,7 +69,9 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     _check_sources(rollout)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
-    if request.camera is None and request.prompt is None:
+    uncontrolled = rollout.spec.method == "helios"
+    longer = uncontrolled and request.frames is not None
+    if request.camera is None and request.prompt is None and not longer:
         _check_unfinished(request, rollout, plan)
         if plan.warp is not None:
             warp = reread_warp(plan.warp, plan.frames, rollout.size)
@@ -111,9 +113,10 @@ def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> N
             "where to go."
         )
     if len(rollout.chunks) >= plan.chunks:
+        way = "--frames N" if rollout.spec.method == "helios" else "--camera PATH"
         raise RolloutError(
-            f"The rollout {request.folder} is finished ({plan.frames} frames); give --camera PATH "
-            "to go on, or rewind it first."
+            f"The rollout {request.folder} is finished ({plan.frames} frames); give {way} to go "
+            "on, or rewind it first."
         )
 
 

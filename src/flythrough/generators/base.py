@@ -32,6 +32,7 @@ class SamplerSettings:
     """Sampling: steps per stage from coarse to fine; ``amplify_first_chunk`` doubles them for chunk
     0 (distilled models); ``guidance`` towards the prompt and away from the rollout's negative
     prompt; ``blend_chunks`` chunks lead from an old prompt to a new one (0: at once);
+    ``condition_noise``: start images and videos enter the history with a little noise;
     ``reference`` repeats the published timetable with its defects and factorises the block noise
     as published (other values of the same distribution)."""
 
@@ -39,5 +40,6 @@ class SamplerSettings:
     amplify_first_chunk: bool = True
     guidance: Guidance = field(default_factory=Guidance)
     blend_chunks: int = 0
+    condition_noise: bool = True
     reference: bool = False
     max_sequence_length: int = 512

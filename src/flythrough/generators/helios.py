@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from flythrough import seeds
+from flythrough.conditioning.condition_noise import draw_condition_noise, noised
 from flythrough.conditioning.history import native_history, target_indices
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
-from flythrough.rollout.chunk import Chunk, ChunkRequest
-from flythrough.rollout.rollout import Rollout
+from flythrough.rollout.chunk import CHUNK_FRAMES, Chunk, ChunkRequest
+from flythrough.rollout.rollout import Rollout, Start
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise, reference_block_noise
 from flythrough.sampling.pyramid import sample_pyramid
@@ -32,11 +33,12 @@ LATENT_FRAMES = 9
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """What the start image becomes: ``prefix`` [1,16,1,h,w] (its latent) and ``steady``
-    [1,16,1,h,w] (the last latent of the image held still for 33 frames)."""
+    """What the start becomes: ``prefix`` [1,16,1,h,w], the latent of the image (or of a video's
+    first frame), and ``past`` [1,16,n,h,w]: the last latent of the image held still for 33 frames,
+    or the latents of the start video, every 33 frames encoded on their own."""
 
     prefix: Tensor
-    steady: Tensor
+    past: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +57,13 @@ class HeliosGenerator:
     def __init__(self, model: LoadedModel, settings: SamplerSettings) -> None:
         self.model, self.settings = model, settings
         self.pyramid = PyramidConfig.from_dict(model.scheduler)
-        self._anchors = lru_cache(maxsize=1)(self._encode_start)
+        self._known: tuple[str, Anchors] | None = None
+        self._noised = lru_cache(maxsize=1)(self._add_noise)
         self._embeddings = lru_cache(maxsize=4)(self._encode_prompt)
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
-            native = self.native(rollout, request)
+            native = self.native(rollout, request, noisy=self.settings.condition_noise)
             keep = not self.settings.reference
             return self.finish(rollout, request, lambda _stage: native, report, keep_photo=keep)
 
@@ -81,7 +84,9 @@ class HeliosGenerator:
         """
         started = time.monotonic()
         latents = self._sample(rollout, request, conditioning, report)
-        if keep_photo and request.index == 0 and rollout.start is not None:
+        start = rollout.start
+        photo = start is not None and start.video is None
+        if keep_photo and request.index == 0 and photo:
             latents[:, :, :1] = self.anchors(rollout).prefix
         sampled = time.monotonic()
         report("decode", 0.9)
@@ -95,10 +100,21 @@ class HeliosGenerator:
             timings=timings,
         )
 
-    def native(self, rollout: Rollout, request: ChunkRequest) -> StageConditioning:
-        """The published history layout: anchor frame, then the last 19 latents."""
+    def native(
+        self, rollout: Rollout, request: ChunkRequest, *, noisy: bool = False
+    ) -> StageConditioning:
+        """The published history layout: anchor frame, then the last 19 latents.
+
+        If ``noisy``, the latents of the start carry noise, one level for an image and one per
+        latent for a video, the same in every chunk (Helios, I2V and V2V).
+        """
+        prefix, past = self.prefix(rollout), self.past(rollout)
+        if rollout.start is not None and noisy:
+            start = self._noised(rollout.start.digest(), rollout.spec.seed)
+            prefix = start.prefix
+            past = torch.cat([start.past, past[:, :, start.past.shape[2] :]], dim=2)
         return StageConditioning(
-            history=native_history(self.past(rollout), self.prefix(rollout)),
+            history=native_history(past, prefix),
             target=target_indices(1, device=self.model.device),
             embedding=self.blended_embedding(rollout, request),
         )
@@ -107,7 +123,7 @@ class HeliosGenerator:
         """Start latents and all finished chunks [1,16,n,h,w] (zeros before the start)."""
         parts = []
         if rollout.start is not None:
-            parts.append(self.anchors(rollout).steady)
+            parts.append(self.anchors(rollout).past)
         if rollout.chunks:
             parts.append(self._tensor(rollout.latents())[None])
         if not parts:
@@ -123,9 +139,11 @@ class HeliosGenerator:
         return self._zeros(rollout, 1)
 
     def anchors(self, rollout: Rollout) -> Anchors:
-        """Latents of the start image, encoded once."""
+        """Latents of the start, encoded once."""
         assert rollout.start is not None
-        return self._anchors(rollout.start.digest(), rollout.start.image.tobytes(), rollout.size)
+        if self._known is None or self._known[0] != rollout.start.digest():
+            self._known = rollout.start.digest(), self._encode_start(rollout.start)
+        return self._known[1]
 
     def embedding(self, prompt: str) -> Tensor:
         """Text embedding [1,L,D] of ``prompt``; the last few are kept."""
@@ -145,11 +163,33 @@ class HeliosGenerator:
             return new
         return torch.lerp(self.embedding(with_trigger(old, trigger)), new, weight)
 
-    def _encode_start(self, _digest: str, pixels: bytes, size: tuple[int, int]) -> Anchors:
-        array = np.frombuffer(pixels, dtype=np.uint8).reshape(*size, 3).copy()
-        image = self._tensor(array).permute(2, 0, 1)[None, :, None] / 255
+    def _encode_start(self, start: Start) -> Anchors:
         codec = self.model.codec
-        return Anchors(prefix=codec.encode(image), steady=codec.encode_still(image))
+        image = self._video(start.image[None])
+        if start.video is None:
+            return Anchors(prefix=codec.encode(image), past=codec.encode_still(image))
+        blocks = [
+            codec.encode(self._video(start.video[i : i + CHUNK_FRAMES]))
+            for i in range(0, len(start.video), CHUNK_FRAMES)
+        ]
+        return Anchors(prefix=codec.encode(image), past=torch.cat(blocks, dim=2))
+
+    def _add_noise(self, _digest: str, seed: int) -> Anchors:
+        assert self._known is not None
+        clean = self._known[1]
+
+        def noisy(latents: Tensor, *purpose: str | int) -> Tensor:
+            sigma, noise = draw_condition_noise(latents.shape, seeds.generator(seed, *purpose))
+            return noised(latents, sigma.to(latents.device), noise.to(latents.device))
+
+        prefix = noisy(clean.prefix, "prefix-noise")
+        blocks = clean.past.split(LATENT_FRAMES, dim=2)
+        past = [noisy(block, "condition-noise", i) for i, block in enumerate(blocks)]
+        return Anchors(prefix=prefix, past=torch.cat(past, dim=2))
+
+    def _video(self, frames: np.ndarray) -> Tensor:
+        """uint8 [T,H,W,3] -> [1,3,T,H,W] in [0,1]."""
+        return self._tensor(frames).permute(3, 0, 1, 2)[None] / 255
 
     def _sample(
         self,

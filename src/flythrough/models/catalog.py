@@ -31,7 +31,8 @@ class ModelDefaults:
     the camera adapter are used (1 in the published method). ``warp`` overrides settings of the
     mesh warp by name (``scene.settings.WarpSettings``), where the published ones do not suit the
     model's geometry network. ``guidance_scale`` above 1, ``zero_star`` and ``zero_steps`` belong to
-    models that are not distilled (``sampling.guidance.Guidance``).
+    models that are not distilled (``sampling.guidance.Guidance``). ``condition_noise``: a start
+    image or video enters the history with a little noise.
     """
 
     height: int = 384
@@ -47,6 +48,7 @@ class ModelDefaults:
     guidance_scale: float = 1.0
     zero_star: bool = False
     zero_steps: int = 0
+    condition_noise: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""A clip that a new video continues. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from flythrough.errors import MediaError
+from flythrough.media.fitting import default_intrinsics
+from flythrough.media.image import Photo, fit
+from flythrough.media.video import read_video
+from flythrough.rollout.chunk import CHUNK_FRAMES
+
+_REMEMBERED = 3  # chunks of 9 latents that the history of 19 latents can reach
+
+
+@dataclass(frozen=True, eq=False)
+class StartVideo:
+    """The part of a clip that generation sees, at the output size.
+
+    ``first`` uint8 [H,W,3] is the clip's first frame, the anchor; ``frames`` uint8 [T,H,W,3] its
+    last frames, T a multiple of 33 and at most 99; ``given`` frames at ``fps`` stood in the file;
+    ``intrinsics`` [3,3] are assumed.
+    """
+
+    first: np.ndarray
+    frames: np.ndarray
+    given: int
+    fps: float
+    intrinsics: np.ndarray
+    digest: str
+
+
+def read_start_video(path: Path, size: tuple[int, int]) -> StartVideo:
+    """Read the clip and cut it to ``size`` = (height, width); a surplus is cut at the front.
+
+    Raises:
+        MediaError: unreadable, or shorter than 33 frames.
+    """
+    clip = read_video(path)
+    given = len(clip.frames)
+    chunks = min(given // CHUNK_FRAMES, _REMEMBERED)
+    if chunks == 0:
+        raise MediaError(
+            f"The video {path} has {given} frames but at least {CHUNK_FRAMES} are needed to "
+            "continue it; give a longer clip, or one of its frames as IMAGE."
+        )
+    used = clip.frames[given - chunks * CHUNK_FRAMES :]
+
+    def fitted(frame: np.ndarray) -> np.ndarray:
+        return fit(Photo(frame, None, path, ""), *size).pixels
+
+    return StartVideo(
+        first=fitted(clip.frames[0]),
+        frames=np.stack([fitted(frame) for frame in used]),
+        given=given,
+        fps=clip.fps,
+        intrinsics=default_intrinsics(*size),
+        digest=blake2b(used.tobytes(), digest_size=16).hexdigest(),
+    )
