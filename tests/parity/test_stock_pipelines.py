@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from flythrough.generators import helios
 from flythrough.generators.base import SamplerSettings
 from flythrough.generators.helios import HeliosGenerator
+from flythrough.models.catalog import bundled_folder
 from flythrough.models.helios import HeliosTransformer
 from flythrough.rollout.chunk import ChunkRequest
 from flythrough.rollout.rollout import Rollout, Start
@@ -34,11 +36,14 @@ HEIGHT, WIDTH, CHUNKS = 64, 128, 2
 LATENT = (16, HEIGHT // 8, WIDTH // 8)
 SHIFTED = {"use_dynamic_shifting": True}
 GUIDED = 5.0
+TEXT_WIDTH = 32
+NANO = bundled_folder()
 
 
 def embeddings() -> tuple[Tensor, Tensor]:
     source = torch.Generator().manual_seed(3)
-    return torch.randn(1, 12, 32, generator=source), torch.randn(1, 12, 32, generator=source)
+    shape = (1, 12, TEXT_WIDTH)
+    return torch.randn(shape, generator=source), torch.randn(shape, generator=source)
 
 
 def anchors() -> tuple[Tensor, Tensor]:
@@ -91,7 +96,7 @@ def stock_latents(
         text_encoder=None,
         vae=vae,
         scheduler=scheduler,
-        transformer=HeliosTransformer3DModel.from_pretrained(folder),
+        transformer=HeliosTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32),
         **flags,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -161,7 +166,7 @@ def our_latents(
     running = torch.Generator().manual_seed(7)
     monkeypatch.setattr(helios, "seeds", SimpleNamespace(generator=lambda *_a, **_k: running))
     model: Any = SimpleNamespace(
-        transformer=HeliosTransformer.from_pretrained(folder).eval(),
+        transformer=HeliosTransformer.from_pretrained(folder, torch_dtype=torch.float32).eval(),
         codec=Codec(),
         prompts=Prompts(),
         scheduler=json.loads(scheduler.to_json_string()),
@@ -220,3 +225,13 @@ def test_latents_equal_the_stock_pipeline(
     assert ours.shape == stock.shape[1:]
     assert float(stock.std()) > 0.1
     np.testing.assert_allclose(ours, stock[0].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["text", "noisy image"])
+def test_nano_latents_equal_the_stock_pipeline(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped denoiser and scheduler, loaded by diffusers and by us."""
+    scheduler = HeliosDMDScheduler.from_pretrained(NANO / "scheduler")
+    monkeypatch.setattr(sys.modules[__name__], "TEXT_WIDTH", 256)
+    stock = stock_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
+    ours = our_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
+    np.testing.assert_allclose(ours, stock[0].numpy(), atol=2e-4)
