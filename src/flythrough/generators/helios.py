@@ -59,7 +59,6 @@ class HeliosGenerator:
         self.pyramid = PyramidConfig.from_dict(model.scheduler)
         self._known: tuple[str, Anchors] | None = None
         self._noised = lru_cache(maxsize=1)(self._add_noise)
-        self._embeddings = lru_cache(maxsize=4)(self._encode_prompt)
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
@@ -146,10 +145,7 @@ class HeliosGenerator:
         return self._known[1]
 
     def embedding(self, prompt: str) -> Tensor:
-        """Text embedding [1,L,D] of ``prompt``; the last few are kept."""
-        return self._embeddings(prompt)
-
-    def _encode_prompt(self, prompt: str) -> Tensor:
+        """Text embedding [1,L,D] of ``prompt``; the encoder keeps those it has made."""
         return self.model.prompts.encode([prompt], self.settings.max_sequence_length)
 
     def blended_embedding(

@@ -11,9 +11,9 @@ import torch
 from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
-from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.text import PromptEncoder
+from flythrough.models.wan_codec import Codec, load_any_codec
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class LoadedModel:
 
     folder: ModelFolder
     transformer: HeliosTransformer
-    codec: VideoCodec
+    codec: Codec
     prompts: PromptEncoder
     scheduler: dict[str, Any]
     device: torch.device
@@ -38,8 +38,8 @@ class LoadedModel:
 def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """Load transformer, codec and text encoder of ``folder`` onto ``device``.
 
-    The transformer runs in ``dtype`` (its norms, tables and time embedding stay float32); codec and
-    text encoder stay float32.
+    Transformer and text encoder run in ``dtype`` (the transformer's norms, tables and time
+    embedding stay float32); the codec stays float32.
 
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
@@ -49,8 +49,8 @@ def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) ->
     return LoadedModel(
         folder=folder,
         transformer=transformer.eval().requires_grad_(False),
-        codec=load_codec(folder.path / "vae").to(device),
-        prompts=PromptEncoder.from_folder(folder.path, device=device),
+        codec=load_any_codec(folder.path / "vae", device),
+        prompts=PromptEncoder.from_folder(folder.path, device=device, dtype=dtype),
         scheduler=_read_scheduler(folder.path / "scheduler" / "scheduler_config.json"),
         device=device,
     )

@@ -1,0 +1,134 @@
+"""The Wan 2.1 autoencoder of the published Helios folders, behind the interface of the small codec.
+
+The network is diffusers' ``AutoencoderKLWan``. The denoiser sees its latents normalised per channel
+(Helios section 1.5): (z - mean) / std.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from flythrough.disk import read_json
+from flythrough.errors import InputError, WeightsError
+from flythrough.models.codec import load_codec
+
+CLASS_NAME = "AutoencoderKLWan"
+_STILL_FRAMES = 33
+
+
+class Codec(Protocol):
+    """What generators ask of a codec: video [B,3,T,H,W] in [0,1], T = 4k + 1, and normalised
+    latents [B,C,k+1,h,w], both float32."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def spatial(self) -> int:
+        """Pixels along an axis that one latent pixel covers."""
+        ...
+
+    @property
+    def temporal(self) -> int:
+        """Frames that a latent covers (all but the first)."""
+        ...
+
+    def encode(self, video: Tensor) -> Tensor: ...
+
+    def encode_still(self, image: Tensor) -> Tensor:
+        """The latent [B,C,1,h,w] in which a long still of ``image`` [B,3,1,H,W] settles."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class WanCodec:
+    """Encoding takes the posterior's mean; the published pipelines draw a sample from it."""
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+        config = net.config
+        shape = (1, config.z_dim, 1, 1, 1)
+        self._mean = torch.tensor(config.latents_mean).view(shape)
+        self._std = torch.tensor(config.latents_std).view(shape)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.net.config.z_dim)
+
+    @property
+    def spatial(self) -> int:
+        return int(self.net.config.scale_factor_spatial)
+
+    @property
+    def temporal(self) -> int:
+        return int(self.net.config.scale_factor_temporal)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.net.parameters()).device
+
+    def to(self, device: torch.device | str) -> WanCodec:
+        """Move the network (in place) and return this codec."""
+        self.net.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Video [B,3,T,H,W] in [0,1] to latents [B,16,(T-1)/4+1,H/8,W/8].
+
+        Raises:
+            InputError: T is not one more than a multiple of 4.
+        """
+        if video.ndim != 5 or (video.shape[2] - 1) % self.temporal:
+            raise InputError(
+                f"video of shape {tuple(video.shape)} cannot be encoded; it must be "
+                f"[B, 3, T, H, W] with T one more than a multiple of {self.temporal}, so cut or "
+                "repeat frames."
+            )
+        pixels = (video * 2 - 1).to(self.device, self.net.dtype)
+        latents = self.net.encode(pixels).latent_dist.mode().float()
+        return (latents - self._mean.to(latents)) / self._std.to(latents)
+
+    def encode_still(self, image: Tensor) -> Tensor:
+        """The last latent of ``image`` [B,3,1,H,W] held for 33 frames."""
+        return self.encode(image.expand(-1, -1, _STILL_FRAMES, -1, -1))[:, :, -1:]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B,16,L,h,w] to video [B,3,4L-3,8h,8w] in [0,1]."""
+        raw = latents.to(self.device) * self._std.to(latents) + self._mean.to(latents)
+        video: Tensor = self.net.decode(raw.to(self.net.dtype), return_dict=False)[0]
+        return (video.float() / 2 + 0.5).clamp(0, 1)
+
+
+def load_any_codec(folder: Path, device: torch.device) -> Codec:
+    """The codec of a model folder: the small one, or the Wan autoencoder of the published ones.
+
+    Raises:
+        WeightsError: files are missing, unreadable or of another kind.
+    """
+    config = folder / "config.json"
+    try:
+        kind = read_json(config).get("_class_name")
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{config} cannot be read ({error}); restore the file.") from error
+    if kind != CLASS_NAME:
+        return load_codec(folder).to(device)
+    from diffusers import AutoencoderKLWan
+
+    try:
+        net = AutoencoderKLWan.from_pretrained(
+            folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"The video codec in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "check the folder or download it again."
+        ) from error
+    return WanCodec(net.eval().requires_grad_(False)).to(device)
