@@ -1,0 +1,143 @@
+"""The models known by name: what they are, who may use them, and where they are published.
+
+Facts only. Sizes are those of the files that ``models pull`` fetches. A revision is the commit of
+the model hub that the entry was written against; where none is known the entry says so. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flythrough.errors import WeightsError
+
+Kind = Literal["model", "geometry", "adapter", "codec"]
+
+PIPELINE_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+"""Parts without which no video can be made, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        kind: "model" is a whole folder; the others are single parts.
+        parts: folders (of a model) or weight files (of a single part) that belong to it.
+        repository: owner and name on the hub; None where it is not published there.
+        revision: the commit that is fetched; None takes the newest one.
+        size: bytes to download, if known.
+        page: where a model that is not on the hub is published.
+    """
+
+    name: str
+    what: str
+    kind: Kind
+    licence: str
+    parts: tuple[str, ...]
+    repository: str | None = None
+    revision: str | None = None
+    size: int | None = None
+    page: str = ""
+    bundled: bool = False
+
+    @property
+    def patterns(self) -> list[str]:
+        """Files to fetch, in the hub's wildcard form; other folders of a repository stay there."""
+        if self.kind != "model":
+            return [*self.parts, "README.md", "LICENSE*"]
+        folders = [f"{part}/*" for part in self.parts]
+        return ["model_index.json", *folders, "README.md", "LICENSE*"]
+
+    @property
+    def pinned(self) -> str:
+        """The revision for people: its short form, or plainly that there is none."""
+        if self.bundled:
+            return "bundled"
+        return self.revision[:10] if self.revision else "not pinned"
+
+
+_HELIOS_BYTES = 80_481_086_028  # float32: 57.2 GB denoiser, 22.7 GB text encoder, 0.5 GB codec
+
+
+def _helios(variant: str, what: str, revision: str) -> Entry:
+    return Entry(
+        name=f"helios-{variant.lower()}",
+        what=what,
+        kind="model",
+        licence="Apache-2.0",
+        parts=PIPELINE_PARTS,
+        repository=f"BestWishYsh/Helios-{variant}",
+        revision=revision,
+        size=_HELIOS_BYTES,
+    )
+
+
+_ALL = (
+    Entry(
+        name="nano",
+        what="small model that comes with Flythrough, 22 M denoiser",
+        kind="model",
+        licence="Apache-2.0",
+        parts=(*PIPELINE_PARTS, "geometry", "lora"),
+        bundled=True,
+    ),
+    _helios(
+        "Base",
+        "Helios 14B, 50 steps with guidance, best quality",
+        "5c50b6bc90eae9bd815d2a50b0c9877e3fd2cf88",
+    ),
+    _helios(
+        "Mid",
+        "Helios 14B, pyramid with guidance, on the way to Distilled",
+        "477c55427ec0ea774bdebd0fbe736313cfc5a312",
+    ),
+    _helios(
+        "Distilled",
+        "Helios 14B, pyramid of 2 steps a stage, fastest",
+        "b991c0379a018f4de3227d95468237f56066f5bb",
+    ),
+    Entry(
+        name="warp-as-history-lora",
+        what="camera adapter for Helios Distilled",
+        kind="adapter",
+        licence="CC-BY-NC-4.0 (not commercial)",
+        parts=("visible_lora_state_step1000.safetensors",),
+        repository="yyfz233/warp-as-history",
+    ),
+    Entry(
+        name="pi3x",
+        what="Pi3X geometry network, 1.36 B",
+        kind="geometry",
+        licence="CC-BY-NC-4.0 (not commercial)",
+        parts=("model.safetensors",),
+        repository="yyfz233/Pi3X",
+        revision="bb1deea4d7423de5b30691739cb451a3f57dc1d5",
+        size=5_440_325_620,
+    ),
+    Entry(
+        name="taew2_1",
+        what="TAEHV video codec for Wan 2.1 latents, 11 M",
+        kind="codec",
+        licence="MIT (repository; none stated for the weights)",
+        parts=("safetensors/taew2_1.safetensors",),
+        page="https://github.com/madebyollin/taehv",
+    ),
+)
+
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ALL}
+
+
+def entry_named(name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if name not in ENTRIES:
+        raise WeightsError(
+            f"There is no model named {name!r}; the names are {', '.join(ENTRIES)} "
+            "(see `flythrough models list`)."
+        )
+    return ENTRIES[name]
