@@ -1,0 +1,141 @@
+"""Which tensors each part must have, from its configuration: networks are built without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from flythrough.errors import WeightsError
+from flythrough.models.headers import StoredTensor
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The state dict of a network.
+
+    Attributes:
+        shapes: by name, in the network's order.
+        integers: names of tensors that hold no floating-point numbers.
+        shared: groups of names for one tensor; a file needs only one of each group.
+        optional: names that the loader can do without.
+        ignored: patterns of further names that the loader passes over.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    integers: frozenset[str] = frozenset()
+    shared: tuple[frozenset[str], ...] = ()
+    optional: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors, shared ones counted once."""
+        twice = sum(prod(self.shapes[min(g)]) * (len(g) - 1) for g in self.shared)
+        return sum(prod(shape) for shape in self.shapes.values()) - twice
+
+    def missing(self, found: dict[str, StoredTensor]) -> list[str]:
+        """Names that a file with these tensors lacks."""
+        enough = {name for group in self.shared if group & found.keys() for name in group}
+        needed = self.shapes.keys() - self.optional - enough
+        return sorted(needed - found.keys())
+
+
+def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
+    """The class that ``config`` names, and the tensors its network has.
+
+    ``part`` is ``transformer``, ``vae``, ``text_encoder`` or ``geometry``.
+
+    Raises:
+        WeightsError: the class is not one that Flythrough can use there, or the configuration does
+            not describe a network of it.
+    """
+    makers = _MAKERS[part]
+    name = _class_name(part, config)
+    if name not in makers:
+        raise WeightsError(
+            f"the configuration describes a {name}, but the {part} must be a "
+            f"{' or '.join(makers)}; use the folder of such a model"
+        )
+    try:
+        with torch.device("meta"):
+            module = makers[name](config)
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            f"the configuration describes no {name} ({' '.join(str(error).split())[:200]}); "
+            "restore config.json"
+        ) from error
+    return name, _describe(module, part)
+
+
+def _class_name(part: str, config: Config) -> str:
+    if part != "text_encoder":
+        return str(config.get("_class_name", "network without a class name"))
+    is_umt5 = config.get("model_type") == "umt5"
+    return "UMT5EncoderModel" if is_umt5 else str(config.get("model_type", "unnamed network"))
+
+
+def _describe(module: nn.Module, part: str) -> Expected:
+    state = module.state_dict(keep_vars=True)
+    groups: dict[int, set[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), set()).add(name)
+    ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    return Expected(
+        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+        integers=frozenset(k for k, tensor in state.items() if not tensor.is_floating_point()),
+        shared=tuple(frozenset(group) for group in groups.values() if len(group) > 1),
+        optional=frozenset({"image_mean", "image_std"} if part == "geometry" else ()),
+        ignored=tuple(ignored),
+    )
+
+
+def _helios(config: Config) -> nn.Module:
+    from flythrough.models.helios import HeliosTransformer
+
+    return HeliosTransformer.from_config(config)
+
+
+def _taehv(config: Config) -> nn.Module:
+    from flythrough.models.taehv import TAEHV
+    from flythrough.models.taehv_config import config_from_dict
+
+    return TAEHV(config_from_dict(config))
+
+
+def _wan_codec(config: Config) -> nn.Module:
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan.from_config(config)
+
+
+def _umt5(config: Config) -> nn.Module:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(UMT5Config.from_dict(config))
+
+
+def _pi3x(config: Config) -> nn.Module:
+    from flythrough.models.pi3x import Pi3X
+    from flythrough.models.pi3x_config import config_from_dict
+
+    return Pi3X(config_from_dict(config))
+
+
+_MAKERS: dict[str, dict[str, Callable[[Config], nn.Module]]] = {
+    "transformer": {"HeliosTransformer3DModel": _helios},
+    "vae": {"TAEHV": _taehv, "AutoencoderKLWan": _wan_codec},
+    "text_encoder": {"UMT5EncoderModel": _umt5},
+    "geometry": {"Pi3X": _pi3x},
+}
+
+PART_OF_CLASS: dict[str, str] = {name: part for part, names in _MAKERS.items() for name in names}
+"""The part that a network of each class is."""
