@@ -94,28 +94,48 @@ def bundled_folder() -> Path:
 
 
 def find_model(name_or_folder: str) -> ModelFolder:
-    """Resolve ``nano`` or a folder in the published file layout and check that it is complete.
+    """Resolve a name, or a folder in the published file layout, and check that it is complete.
+
+    Names are ``nano`` and those of ``models list`` that were fetched; a folder of that name in the
+    working directory comes first.
 
     Raises:
         WeightsError: no such model, or a part of it is missing.
     """
+    path = Path(name_or_folder).expanduser()
+    name = path.name
     if name_or_folder == BUNDLED:
         path = bundled_folder()
-    else:
-        path = Path(name_or_folder).expanduser()
-        if not path.is_dir():
-            raise WeightsError(
-                f"There is no model {name_or_folder!r}; use '{BUNDLED}' (bundled) or the path of a "
-                "folder in the diffusers layout (transformer, vae, text_encoder, tokenizer, "
-                "scheduler)."
-            )
+    elif not path.is_dir():
+        path, name = _fetched(name_or_folder), name_or_folder
     missing = [f"{part} ({what})" for part, what in _REQUIRED.items() if not (path / part).is_dir()]
     if missing:
         raise WeightsError(
             f"The model folder {path} lacks {', '.join(missing)}; download it again or add them."
         )
-    name = name_or_folder if name_or_folder == BUNDLED else path.name
     return ModelFolder(name, path, read_defaults(path))
+
+
+def _fetched(name: str) -> Path:
+    """Where the published model of that name lies on this machine."""
+    from flythrough.models.hub import find_local  # builds on this module
+    from flythrough.models.published import ENTRIES
+
+    entry = ENTRIES.get(name)
+    if entry is None or entry.kind != "model":
+        known = ", ".join(e.name for e in ENTRIES.values() if e.kind == "model")
+        raise WeightsError(
+            f"There is no model {name!r}; use one of {known}, or the path of a folder in the "
+            "diffusers layout (transformer, vae, text_encoder, tokenizer, scheduler)."
+        )
+    local = find_local(entry)
+    if local is None or not local.complete:
+        state = "not" if local is None else "only in part"
+        raise WeightsError(
+            f"{name} is {state} on this machine; run `flythrough models pull {name}`, or give the "
+            "folder it lies in."
+        )
+    return local.path
 
 
 def read_defaults(folder: Path) -> ModelDefaults:

@@ -98,7 +98,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             data = hub.files[name]
             start = int(re.findall(r"\d+", wanted)[0]) if body and wanted else 0
             self.send_response(206 if start else 200)
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", match[1] if match else COMMIT)
             self.send_header("ETag", f'"{_etag(data)}"')
             self.send_header("Content-Length", str(len(data) - start))
             if start:

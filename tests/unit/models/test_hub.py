@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from local_hub import COMMIT, LocalHub, running_hub
 
 from flythrough.errors import WeightsError
+from flythrough.models.catalog import find_model
 from flythrough.models.hub import find_local, pull
 from flythrough.models.published import ENTRIES, entry_named
 
@@ -168,3 +169,19 @@ def test_models_that_are_not_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(WeightsError, match="is a file"):
         pull(LORA, tmp_path / "file")
+
+
+def test_a_fetched_model_is_found_by_its_name(hub: LocalHub, tiny_model: Path) -> None:
+    with pytest.raises(WeightsError, match=r"There is no model 'pi3x'; use one of nano, helios"):
+        find_model("pi3x")
+    with pytest.raises(WeightsError, match="not on this machine; run `flythrough models pull heli"):
+        find_model("helios-base")
+    files = [path for path in tiny_model.rglob("*") if path.is_file()]
+    hub.files = {path.relative_to(tiny_model).as_posix(): path.read_bytes() for path in files}
+    local = pull(BASE)
+    assert not (local.path / "geometry").exists()
+    found = find_model("helios-base")
+    assert (found.name, found.path) == ("helios-base", local.path)
+    (local.path / "vae" / "config.json").unlink()
+    with pytest.raises(WeightsError, match="only in part on this machine"):
+        find_model("helios-base")
