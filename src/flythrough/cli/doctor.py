@@ -11,7 +11,7 @@ from flythrough.cli.output import emit
 
 def doctor(
     *,
-    model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
+    model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
 ) -> None:
     """Check packages, devices, memory and the model folder before a run.
 

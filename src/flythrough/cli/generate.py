@@ -20,7 +20,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .mp4 to write.")],
     prompt: Annotated[str, Parameter(help="What the scene shows.")] = "",
     video: Annotated[Path | None, Parameter(help="A clip to continue, without a camera.")] = None,
-    model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
+    model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
     method: Annotated[
         Literal["warp-as-history", "helios"] | None,
         Parameter(help="Default: warp-as-history with a camera or warp, else helios."),

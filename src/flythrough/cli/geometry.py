@@ -20,7 +20,7 @@ def geometry(
         Path,
         Parameter(name=["--output", "-o"], help=".npz (arrays), .ply or .glb (points), .png."),
     ],
-    model: Annotated[str, Parameter(help="'nano' (bundled) or a model folder.")] = "nano",
+    model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH to fit the photo to.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:

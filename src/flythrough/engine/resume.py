@@ -85,6 +85,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     """Load the model of the rollout and store the new plan."""
     from flythrough.engine.build import announce_cut_prompt, build_session
     from flythrough.engine.run import Job
+    from flythrough.engine.spool import FrameSpool
 
     for text in checked.notes:
         notify(text)
@@ -93,7 +94,8 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     if request.prompt is not None:
         announce_cut_prompt(session, spec, request.prompt, notify)
     store.write_plan(request.folder, checked.plan.to_dict())
-    return Job(session, checked.rollout, checked.plan, request.folder)
+    spool = FrameSpool()
+    return Job(session, spool.kept_all(checked.rollout), checked.plan, request.folder, spool)
 
 
 def _check_sources(rollout: Rollout) -> None:

@@ -18,6 +18,7 @@ from flythrough.engine.build import (
 )
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
+from flythrough.engine.spool import FrameSpool
 from flythrough.errors import FaultError
 from flythrough.geometry.types import ScaleKind
 from flythrough.media.video import VideoWriter
@@ -32,12 +33,14 @@ Progress = Callable[[int, str, float], None]
 
 @dataclass(eq=False)
 class Job:
-    """A rollout under way: the session, the newest rollout value, the plan, the folder."""
+    """A rollout under way: the session, the newest rollout value, the plan, the folder; with a
+    spool, frames of finished chunks lie on disk."""
 
     session: Session
     rollout: Rollout
     plan: Plan
     folder: Path | None = None
+    spool: FrameSpool | None = None
 
     @property
     def finished(self) -> bool:
@@ -62,7 +65,7 @@ def start_job(checked: CheckedRequest, notify: Notify) -> Job:
     if request.rollout is not None:
         store.create(request.rollout, rollout)
         store.write_plan(request.rollout, plan.to_dict())
-    return Job(session, rollout, plan, request.rollout)
+    return Job(session, rollout, plan, request.rollout, FrameSpool())
 
 
 def scene_scale(session: Session, rollout: Rollout) -> tuple[float | None, bool]:
@@ -86,6 +89,8 @@ def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
         chunk = job.session.generator.chunk(job.rollout, request, report)
         if job.folder is not None:
             store.append(job.folder, chunk)
+        if job.spool is not None:
+            chunk = job.spool.kept(chunk)
         job.rollout = job.rollout.appended(chunk)
         progress(index, "done", 1.0)
         yield job.rollout

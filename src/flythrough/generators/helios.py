@@ -29,6 +29,7 @@ from flythrough.sampling.pyramid import sample_pyramid
 from flythrough.sampling.solvers import new_solver
 
 LATENT_FRAMES = 9
+_REACH = 3  # chunks
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,24 +108,29 @@ class HeliosGenerator:
         If ``noisy``, the latents of the start carry noise, one level for an image and one per
         latent for a video, the same in every chunk (Helios, I2V and V2V).
         """
-        prefix, past = self.prefix(rollout), self.past(rollout)
-        if rollout.start is not None and noisy:
+        start = None if rollout.start is None else self.anchors(rollout)
+        if start is not None and noisy:
+            assert rollout.start is not None
             start = self._noised(rollout.start.digest(), rollout.spec.seed)
-            prefix = start.prefix
-            past = torch.cat([start.past, past[:, :, start.past.shape[2] :]], dim=2)
+        prefix = self.prefix(rollout) if start is None else start.prefix
         return StageConditioning(
-            history=native_history(past, prefix),
+            history=native_history(self.past(rollout, start), prefix),
             target=target_indices(1, device=self.model.device),
             embedding=self.blended_embedding(rollout, request),
         )
 
-    def past(self, rollout: Rollout) -> Tensor:
-        """Start latents and all finished chunks [1,16,n,h,w] (zeros before the start)."""
-        parts = []
-        if rollout.start is not None:
-            parts.append(self.anchors(rollout).past)
-        if rollout.chunks:
-            parts.append(self._tensor(rollout.latents())[None])
+    def past(self, rollout: Rollout, start: Anchors | None = None) -> Tensor:
+        """The newest latents [1,16,n,h,w]: finished chunks, before them those of the start.
+
+        Three chunks hold more than the 19 latents that any history reaches; older ones are left
+        out. ``start`` takes the place of the clean latents of the start.
+        """
+        if rollout.start is not None and start is None:
+            start = self.anchors(rollout)
+        newest = rollout.chunks[-_REACH:]
+        parts = [self._tensor(chunk.latents)[None] for chunk in newest]
+        if start is not None and len(newest) < _REACH:
+            parts.insert(0, start.past)
         if not parts:
             return self._zeros(rollout, 0)
         return torch.cat(parts, dim=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,13 @@ def frozen_array(
 
 
 def _is_frozen(array: np.ndarray) -> bool:
-    """Whether neither the array nor anything whose memory it shows can be written to."""
+    """Whether neither the array nor anything whose memory it shows can be written to.
+
+    A file mapped for reading counts as frozen: who made the map keeps the file as it is.
+    """
     if array.flags.writeable:
         return False
     base: object = array.base
-    if base is None or isinstance(base, bytes):
+    if base is None or isinstance(base, bytes | mmap):
         return True
     return isinstance(base, np.ndarray) and _is_frozen(base)
