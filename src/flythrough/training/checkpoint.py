@@ -78,9 +78,11 @@ def load_checkpoint(
 
 
 def _placed(moments: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    device = parameter.device
-    keep_step_on_cpu = device.type == "cpu"
+    # Fused optimisers walk through memory: moments need the layout of their parameter, or they
+    # meet the wrong weights without an error.
     return {
-        key: value if key == "step" and keep_step_on_cpu else value.to(device)
+        key: value.to(parameter.device)
+        if key == "step"
+        else torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
         for key, value in moments.items()
     }
