@@ -12,6 +12,7 @@ from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.quiet import quiet_loading
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, load_any_codec
 
@@ -59,9 +60,10 @@ def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) ->
 def load_transformer(folder: Path, dtype: torch.dtype) -> HeliosTransformer:
     """The denoiser of a diffusers folder, whole or sharded."""
     try:
-        loaded: HeliosTransformer = HeliosTransformer.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True
-        )
+        with quiet_loading():
+            loaded: HeliosTransformer = HeliosTransformer.from_pretrained(
+                folder, torch_dtype=dtype, local_files_only=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"The denoiser in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from flythrough.errors import InputError, WeightsError
+from flythrough.models.quiet import quiet_loading
 
 _BYTE_VOCABULARY = 259  # 256 bytes after pad, end and unknown
 
@@ -99,7 +97,7 @@ class PromptEncoder:
                     "tokenizer again"
                 )
         try:
-            with _no_progress_bar():
+            with quiet_loading():
                 encoder = UMT5EncoderModel.from_pretrained(
                     parts[0], dtype=dtype, local_files_only=True
                 )
@@ -165,15 +163,3 @@ class PromptEncoder:
     def forget(self) -> None:
         """Drop remembered features."""
         self._cache.clear()
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers' bar off the terminal, where the command line draws its own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
