@@ -73,8 +73,8 @@ def test_branches_leave_their_parent_alone(pipe: ft.Pipeline, photo: Path) -> No
     right = pipe.step(parent, ft.path("pan right 20deg"), prompt="dusk")
     assert parent.digest() == digest
     assert left.digest() != right.digest()
-    assert left.rewound(1).digest() == right.rewound(1).digest() == digest
-    assert pipe.step(left.rewound(1), "pan left 20deg").digest() == left.digest()
+    assert left.rewind(1).digest() == right.rewind(1).digest() == digest
+    assert pipe.step(left.rewind(1), "pan left 20deg").digest() == left.digest()
     further = pipe.step(right, "static")
     assert further.chunks[-1].request.prompt == "dusk"
 
