@@ -41,6 +41,8 @@ CASES: dict[str, dict[str, str | None]] = {
     "negative prompt without guidance": {"--negative-prompt": "blur"},
     "blend of one chunk": {"--blend-chunks": "1", "--rollout": "run"},
     "blend without rollout": {"--blend-chunks": "3"},
+    "anchor with a camera": {"--anchor": "second"},
+    "anchor unknown": {"--camera": None, "--anchor": "third"},
     "video and image": {"--camera": None, "--video": "warp.mp4"},
     "video and camera": {"IMAGE": None, "--video": "warp.mp4"},
     "video missing": {"IMAGE": None, "--camera": None, "--video": "none.mp4"},

@@ -79,7 +79,12 @@ def clip_latents() -> Tensor:
 
 
 def stock_latents(
-    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, start: str
+    folder: Path,
+    kind: str,
+    scheduler: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    **more: Any,
 ) -> Tensor:
     vae = AutoencoderKLWan(
         base_dim=3,
@@ -108,6 +113,7 @@ def stock_latents(
     if not base:
         monkeypatch.setattr(pipe, "sample_block_noise", blocks)
     prompt, negative = embeddings()
+    more = {"num_frames": 33 * CHUNKS, **more}
     steps: dict[str, Any] = {
         "base": {"num_inference_steps": 4},
         "mid": {"pyramid_num_inference_steps_list": [3, 3, 3]},
@@ -126,14 +132,13 @@ def stock_latents(
         negative_prompt_embeds=negative,
         height=HEIGHT,
         width=WIDTH,
-        num_frames=33 * CHUNKS,
         guidance_scale=1.0 if kind == "distilled" else GUIDED,
         generator=torch.Generator().manual_seed(7),
         output_type="latent",
         add_noise_to_image_latents=start == "noisy image",
-        **steps,
+        **steps | more,
     ).frames
-    return made[:, :, -9 * CHUNKS :]
+    return made[:, :, -9 * (more["num_frames"] // 33) :]
 
 
 class Codec:
@@ -161,7 +166,13 @@ class Prompts:
 
 
 def our_latents(
-    folder: Path, kind: str, scheduler: Any, monkeypatch: pytest.MonkeyPatch, start: str
+    folder: Path,
+    kind: str,
+    scheduler: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    chunks: int = CHUNKS,
+    **more: Any,
 ) -> np.ndarray:
     running = torch.Generator().manual_seed(7)
     monkeypatch.setattr(helios, "seeds", SimpleNamespace(generator=lambda *_a, **_k: running))
@@ -182,6 +193,7 @@ def our_latents(
         ),
         condition_noise=start in ("noisy image", "video"),
         reference=True,
+        **more,
     )
     generator = HeliosGenerator(model, settings)
     spec = RolloutSpec(
@@ -201,7 +213,7 @@ def our_latents(
         clip = np.repeat(np.arange(2, dtype=np.uint8), 33)[:, None, None, None] + first
     begun = None if start == "text" else Start(image=first, intrinsics=np.eye(3), video=clip)
     rollout = Rollout(spec=spec, start=begun)
-    for index in range(CHUNKS):
+    for index in range(chunks):
         request = ChunkRequest(index=index, prompt="good")
         rollout = rollout.appended(generator.chunk(rollout, request))
     return rollout.latents()
@@ -235,3 +247,34 @@ def test_nano_latents_equal_the_stock_pipeline(start: str, monkeypatch: pytest.M
     stock = stock_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
     ours = our_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
     np.testing.assert_allclose(ours, stock[0].numpy(), atol=2e-4)
+
+
+def test_reanchoring_equals_the_stock_pipeline(
+    transformer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published as ``is_skip_first_chunk``, which skips nothing."""
+    stock = stock_latents(
+        transformer_folder,
+        "distilled",
+        HeliosDMDScheduler(**SHIFTED),
+        monkeypatch,
+        "image",
+        num_frames=99,
+        is_skip_first_chunk=True,
+    )
+    made = {
+        anchor: our_latents(
+            transformer_folder,
+            "distilled",
+            HeliosDMDScheduler(**SHIFTED),
+            monkeypatch,
+            "image",
+            chunks=3,
+            anchor=anchor,
+        )
+        for anchor in ("first", "second", "none")  # stock fails without an anchor
+    }
+    np.testing.assert_allclose(made["second"], stock[0].numpy(), atol=1e-4)
+    assert np.abs(made["second"] - made["first"])[:, :18].max() == 0
+    assert np.abs(made["second"] - made["first"])[:, 18:].max() > 1e-2
+    assert np.abs(made["none"] - made["first"]).max() > 1e-2

@@ -46,6 +46,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     blend_chunks: Annotated[
         int, Parameter(help="Chunks that lead from an old prompt to a new one; 0: at once.")
     ] = 0,
+    anchor: Annotated[
+        Literal["first", "second", "none"],
+        Parameter(help="Without a camera: the chunk whose first latent is remembered for good."),
+    ] = "first",
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
@@ -72,6 +76,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         guidance=guidance,
         negative_prompt=negative_prompt,
         blend_chunks=blend_chunks,
+        anchor=anchor,
         device=device,
         output=output,
         rollout=rollout,

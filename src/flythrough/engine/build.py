@@ -78,6 +78,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         "zero_steps": defaults.zero_steps,
         "blend_chunks": request.blend_chunks,
         "condition_noise": defaults.condition_noise,
+        "anchor": request.anchor,
     }
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
@@ -136,6 +137,7 @@ def build_session(
         ),
         blend_chunks=int(values["blend_chunks"]),
         condition_noise=bool(values["condition_noise"]),
+        anchor=values["anchor"],
     )
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)

@@ -28,6 +28,7 @@ from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 
 Method = Literal["warp-as-history", "helios"]
+Anchor = Literal["first", "second", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class GenerateRequest:
 
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
+    ``anchor``: which latent stays in the history of method helios for good;
     ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
@@ -56,6 +58,7 @@ class GenerateRequest:
     guidance: float | None = None
     negative_prompt: str = ""
     blend_chunks: int = 0
+    anchor: Anchor = "first"
     device: str = "auto"
     output: Path | None = None
     rollout: Path | None = None
@@ -207,6 +210,11 @@ def _check_camera_method(request: GenerateRequest, controlled: bool) -> None:
         raise InputError(
             "Method 'warp-as-history' was chosen without a camera; give --camera PATH or --warp "
             "VIDEO, or use --method helios."
+        )
+    if request.anchor != "first":
+        raise InputError(
+            f"--anchor {request.anchor} has no effect with a camera, whose history keeps the "
+            "photo; drop it."
         )
     if request.video is not None:
         raise InputError(

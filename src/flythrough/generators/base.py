@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.sampling.guidance import Guidance
+
+Anchor = Literal["first", "second", "none"]
 
 Report = Callable[[str, float], None]
 """Called with a short label and the finished share of the chunk in [0, 1]."""
@@ -29,17 +31,26 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """Sampling: steps per stage from coarse to fine; ``amplify_first_chunk`` doubles them for chunk
-    0 (distilled models); ``guidance`` towards the prompt and away from the rollout's negative
-    prompt; ``blend_chunks`` chunks lead from an old prompt to a new one (0: at once);
-    ``condition_noise``: start images and videos enter the history with a little noise;
-    ``reference`` repeats the published timetable with its defects and factorises the block noise
-    as published (other values of the same distribution)."""
+    """How a generator samples.
+
+    Attributes:
+        steps: per stage, coarse to fine.
+        amplify_first_chunk: twice the steps in chunk 0 (distilled models).
+        guidance: towards the prompt and away from the rollout's negative prompt.
+        blend_chunks: chunks that lead from an old prompt to a new one; 0: at once.
+        condition_noise: start images and videos enter the history with a little noise.
+        anchor: the latent that stays in the history for good: the video's first, from chunk 2 on
+            the first of the second chunk (for starts that stand still), or none.
+        reference: the published timetable with its defects, and block noise factorised as
+            published (other values of the same distribution).
+        max_sequence_length: tokens of a prompt.
+    """
 
     steps: tuple[int, ...] = (2, 2, 2)
     amplify_first_chunk: bool = True
     guidance: Guidance = field(default_factory=Guidance)
     blend_chunks: int = 0
     condition_noise: bool = True
+    anchor: Anchor = "first"
     reference: bool = False
     max_sequence_length: int = 512

@@ -113,8 +113,16 @@ class HeliosGenerator:
             assert rollout.start is not None
             start = self._noised(rollout.start.digest(), rollout.spec.seed)
         prefix = self.prefix(rollout) if start is None else start.prefix
+        anchor = self.settings.anchor
+        if anchor == "second" and len(rollout.chunks) > 1:
+            prefix = self._tensor(rollout.chunks[1].latents[None, :, :1])
+        past = self.past(rollout, start)
+        if anchor == "none":
+            history = native_history(past, None, keep_first_frame=False)
+        else:
+            history = native_history(past, prefix)
         return StageConditioning(
-            history=native_history(self.past(rollout, start), prefix),
+            history=history,
             target=target_indices(1, device=self.model.device),
             embedding=self.blended_embedding(rollout, request),
         )
