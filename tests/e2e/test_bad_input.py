@@ -41,6 +41,11 @@ CASES: dict[str, dict[str, str | None]] = {
     "negative prompt without guidance": {"--negative-prompt": "blur"},
     "blend of one chunk": {"--blend-chunks": "1", "--rollout": "run"},
     "blend without rollout": {"--blend-chunks": "3"},
+    "output is the photo's camera": {"--camera": "path.mp4", "-o": "path.mp4"},
+    "output is the clip": {"IMAGE": None, "--camera": None, "--video": "c.mp4", "-o": "c.mp4"},
+    "output is the warp": {"--camera": None, "--warp": "warp.mp4", "-o": "warp.mp4"},
+    "lora empty": {"--lora": ""},
+    "model empty": {"--model": ""},
     "anchor with a camera": {"--anchor": "second"},
     "anchor unknown": {"--camera": None, "--anchor": "third"},
     "video and image": {"--camera": None, "--video": "warp.mp4"},
@@ -99,6 +104,7 @@ def workplace(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for name in ("broken.png", "broken.npz", "broken.safetensors", "warp.mp4"):
         (tmp_path / name).write_bytes(b"not what the name says")
     Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    write_video(tmp_path / "c.mp4", np.zeros((33, 64, 64, 3), np.uint8), 16.0, {})
     write_video(tmp_path / "short.mp4", np.zeros((5, 64, 64, 3), np.uint8), 16.0, {})
     np.save(tmp_path / "square.npy", np.ones((50, 50), np.float32))
     np.save(tmp_path / "negative.npy", np.full((96, 192), -1, np.float32))

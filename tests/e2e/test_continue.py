@@ -17,6 +17,7 @@ import pytest
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run import advance, start_job
 from flythrough.media.video import read_video
+from flythrough.models.catalog import find_model
 from flythrough.rollout import store
 from throwaway import Answer, Command
 
@@ -236,3 +237,49 @@ def test_refused_continuation_leaves_the_folder_as_it_was(
         json.dumps({"format": "flythrough-plan", "version": 1, "plan": {"legs": 3}})
     )
     assert "plan is damaged" in flythrough("continue", folder).err
+
+
+def test_a_lost_video_is_written_again_without_a_model(
+    flythrough: Command,
+    tiny_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run may die while its video is written, when every chunk is stored already."""
+    made = generate(flythrough, tiny_model, photo, tmp_path / "run").result["digest"]
+    video = tmp_path / "run.mp4"
+    frames = read_video(video).frames
+    video.unlink()
+    monkeypatch.setattr("flythrough.engine.build.load_model", lambda *_: pytest.fail("loaded"))
+    answer = flythrough("continue", tmp_path / "run")
+    assert answer.status == 0, answer.err
+    assert answer.result["digest"] == made
+    assert np.array_equal(read_video(video).frames, frames)
+    other = flythrough("continue", tmp_path / "run", "-o", tmp_path / "other.mp4")
+    assert other.status == 0, other.err
+    assert flythrough("continue", tmp_path / "run").status == 2  # nothing is left to do
+
+
+def test_a_run_killed_before_its_first_file_counts_starts_anew(
+    request_of: GenerateRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_write_manifest", killed)
+        with pytest.raises(StoppedError):
+            start_job(check(request_of), print)
+    assert request_of.rollout is not None
+    job = start_job(check(request_of), print)
+    assert store.read_plan(request_of.rollout) == job.plan.to_dict()
+
+
+def test_a_changed_configuration_is_another_model(tiny_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    before = find_model(str(copy)).digest()
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.333", "0.1", 1))
+    assert find_model(str(copy)).digest() != before

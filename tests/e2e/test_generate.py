@@ -223,3 +223,36 @@ def test_prompts_blend_over_the_chosen_chunks(
     assert np.array_equal(slowly[1], same[1])  # the first chunk of a change still has the old one
     assert not np.array_equal(at_once[1], same[1])
     assert not np.array_equal(slowly[2], same[2])
+
+
+def test_the_camera_files_focal_length_is_the_photos_too(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    """Otherwise the picture would jump from frame 0, which is the photo, to frame 1."""
+    file, warp = tmp_path / "still.npz", tmp_path / "warp.mp4"
+    matrix = np.array([[150.0, 0, 64], [0, 150, 32], [0, 0, 1]])
+    poses = np.tile(np.eye(4), (33, 1, 1))
+    np.savez(file, camera_poses=poses, intrinsics=np.tile(matrix, (33, 1, 1)), size=[64, 128])
+    words = ["generate", photo, "--camera", file, "--model", tiny_model, "--frames", 33]
+    answer = flythrough(
+        *words, "--geometry", "flat", "--save-warp", warp, "-o", tmp_path / "out.mp4"
+    )
+    assert answer.status == 0, answer.err
+    assert "focal length of the camera file is used for the photo too" in answer.err
+    frames = read_video(warp).frames.astype(float)
+    assert np.abs(frames[0] - frames[1]).mean() < 4
+
+
+def test_words_are_not_taken_for_files(
+    flythrough: Command,
+    tiny_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("default", "off", "flat"):
+        (tmp_path / name).write_text("in the way")
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", photo, "--camera", "static", "--model", tiny_model, "--frames", 1]
+    answer = flythrough(*words, "--lora", "off", "-o", "out.mp4")
+    assert answer.status == 0, answer.err

@@ -82,20 +82,20 @@ def photo_of(world: Clip) -> np.ndarray:
     return np.asarray((world.rgb[0].permute(1, 2, 0) * 255).round().to(torch.uint8))
 
 
-def generated(folder: Path, kind: str, camera: str, *more: object) -> np.ndarray:
+def generated(folder: Path, kind: str, camera: str, *more: object, count: int = 33) -> np.ndarray:
     """Frames that the command line makes from a world's photo."""
-    words = ["world", HELDOUT[kind], "--kind", kind, "--camera", camera, "--frames", 33]
+    words = ["world", HELDOUT[kind], "--kind", kind, "--camera", camera, "--frames", count]
     assert run([*map(str, words), "-o", str(folder)]) == 0
     video = folder / "made.mp4"
-    words = ["generate", folder / "photo.png", "--camera", camera, "--frames", 33, "-o", video]
+    words = ["generate", folder / "photo.png", "--camera", camera, "--frames", count, "-o", video]
     assert run([*map(str, words), *(str(m).format(folder=folder) for m in more)]) == 0
     frames = read_video(video).frames
-    assert frames.shape == (33, *SIZE, 3)
+    assert frames.shape == (count, *SIZE, 3)
     return np.asarray(frames)
 
 
-def exact(kind: str, camera: str) -> Clip:
-    return clip(HELDOUT[kind], camera, 33, SIZE, settings=ClipSettings(kind=kind))
+def exact(kind: str, camera: str, count: int = 33) -> Clip:
+    return clip(HELDOUT[kind], camera, count, SIZE, settings=ClipSettings(kind=kind))
 
 
 @pytest.mark.parametrize("kind", sorted(HELDOUT))
@@ -111,10 +111,24 @@ def test_the_picture_moves_as_told(kind: str, camera: str, index: int, tmp_path:
     assert still.error > 0.8 * still.distance
 
 
-def test_it_moves_as_told_with_its_own_geometry(tmp_path: Path) -> None:
-    frames = generated(tmp_path / "w", "room", PAN)
-    moved = motion(exact("room", PAN), frames[16], 16)
+@pytest.mark.parametrize("kind", sorted(HELDOUT))
+@pytest.mark.parametrize(("camera", "agreement"), [(PAN, 0.95), (FORWARD, 0.5)])
+def test_it_moves_as_told_with_its_own_geometry(
+    kind: str, camera: str, agreement: float, tmp_path: Path
+) -> None:
+    """Amounts hang on the focal length and the depth that the network guesses; directions less."""
+    frames = generated(tmp_path / "w", kind, camera)
+    moved = motion(exact(kind, camera), frames[16], 16)
     assert len(moved.found) >= 12
-    assert moved.agreement > 0.95
-    # The focal length is the network's guess, and a pan's motion grows with it.
-    assert moved.error < 0.4 * moved.distance
+    assert moved.agreement > agreement
+    assert moved.error < 0.7 * moved.distance
+
+
+def test_the_second_chunk_moves_on(tmp_path: Path) -> None:
+    """Frame 49 hangs on the first chunk's last frame: its camera, its depth and its scale."""
+    camera = "pan right 24deg"
+    frames = generated(tmp_path / "w", "room", camera, "--geometry", "{folder}/depth.npz", count=66)
+    moved = motion(exact("room", camera, 66), frames[49], 49)
+    assert len(moved.found) >= 8
+    assert moved.distance > 50
+    assert moved.error < 0.25 * moved.distance

@@ -102,7 +102,7 @@ def test_fallbacks_are_warnings(pipe: ft.Pipeline, tiny_model: Path, photo: Path
         ({"camera": "static", "frames": 0}, "out of range"),
         ({"camera": "static", "size": (65, 64)}, "multiple of 64"),
         ({"image": None, "camera": "static"}, "needs a photo"),
-        ({"image": None}, "Neither an image nor a prompt"),
+        ({"image": None}, "Neither an image, a video nor a prompt"),
     ],
 )
 def test_bad_arguments(
@@ -118,3 +118,14 @@ def test_unknown_names() -> None:
     with pytest.raises(AttributeError):
         _ = ft.nonsense
     assert {"load", "path", "Pipeline"} <= set(dir(ft))
+
+
+def test_a_rollout_without_camera_control_cannot_be_stepped(pipe: ft.Pipeline, photo: Path) -> None:
+    made = pipe(photo, frames=33)
+    with pytest.raises(ft.InputError, match="no camera to move on from"):
+        pipe.step(made.rollout.rewind(1), "forward 0.2")
+
+
+def test_options_for_cameras_need_a_camera(tiny_model: Path, photo: Path) -> None:
+    with pytest.raises(ft.InputError, match="no effect without a camera"):
+        ft.load(tiny_model, lora="off")(photo, frames=33)

@@ -15,6 +15,9 @@ from flythrough.cameras import pose as se3
 from flythrough.cameras.intrinsics import check_intrinsics, check_size, refitted, with_focal
 from flythrough.errors import CameraError
 
+_FARTHEST = 1e5
+"""Median depths (or scene units): a path that leads farther is a mistake."""
+
 DEFAULT_STEP = 1 / 16
 """Seconds between frames where a single frame says nothing about the rate."""
 
@@ -269,6 +272,12 @@ class Trajectory:
             raise CameraError(
                 "The path is in metres but the scene's geometry has no metric scale; write the "
                 "amounts without 'm', as multiples of the median depth, or use a metric geometry."
+            )
+        farthest = float(np.abs(path.world_from_camera[:, :3, 3]).max())
+        if farthest > _FARTHEST * max(1.0, median_depth):
+            raise CameraError(
+                f"The path leads {farthest:.3g} scene units away, beyond {_FARTHEST:g} times the "
+                "median depth; check its amounts and unit."
             )
         if self.intrinsics is not None:
             assert self.size is not None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from flythrough.cli.options import parse_size, parse_steps
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
+
+if TYPE_CHECKING:
+    from flythrough.engine.plan import Plan
+    from flythrough.rollout.rollout import Rollout
 
 
 def generate(  # noqa: PLR0913 - the command-line contract
@@ -92,24 +96,32 @@ def generate(  # noqa: PLR0913 - the command-line contract
 
 def run_to_end(job: object, output: Path, save_warp: Path | None = None) -> None:
     """Advance a job with a progress bar and write its video."""
-    from flythrough.engine.run import Job, advance, write_result, write_warp
+    from flythrough.engine.run import Job, advance, write_warp
 
     assert isinstance(job, Job)
     before = len(job.rollout.chunks)
     with frame_progress(before, job.plan.chunks, job.plan.frames) as report:
         for _ in advance(job, report):
             pass
-    count = write_result(job.rollout, job.plan, output)
     if save_warp is not None:
         write_warp(job, save_warp)
-    seconds = sum(sum(chunk.timings.values()) for chunk in job.rollout.chunks[before:])
+    write_video_of(job.rollout, job.plan, output, before)
+
+
+def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | None = None) -> None:
+    """Write the video of a finished plan and say so; chunks from ``before`` on were made now."""
+    from flythrough.engine.run import write_result
+
+    count = write_result(rollout, plan, output)
+    made = rollout.chunks[len(rollout.chunks) if before is None else before :]
+    seconds = sum(sum(chunk.timings.values()) for chunk in made)
     emit(
         {
             "output": str(output),
             "frames": count,
-            "chunks": len(job.rollout.chunks),
+            "chunks": len(rollout.chunks),
             "seconds": round(seconds, 2),
-            "digest": job.rollout.digest(),
+            "digest": rollout.digest(),
         },
-        f"{output}: {count} frames, {len(job.rollout.chunks)} chunks, {seconds:.1f} s",
+        f"{output}: {count} frames, {len(rollout.chunks)} chunks, {seconds:.1f} s",
     )

@@ -64,7 +64,17 @@ def _one_line(text: str) -> str:
 
 def main() -> None:
     """Console script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads any more; keep the interpreter from flushing at exit
+        status = 1
+    except OSError as error:
+        sys.stderr.write(f"error: {_one_line(str(error))}; check the disk and permissions.\n")
+        sys.stdout = None
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.generate import run_to_end
+from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
 
@@ -24,12 +24,16 @@ def resume(
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
-    Without --camera or --prompt the stored plan is finished exactly as if it had not been stopped.
+    Without --camera or --prompt the stored plan is finished exactly as if it had not been stopped;
+    if only the video is missing, it is written.
     """
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
 
     request = ResumeRequest(folder, camera, prompt, frames, output, device)
     checked = check_resume(request)
+    if checked.finished:
+        write_video_of(checked.rollout, checked.plan, checked.output)
+        return
     with working("loading the model and reading the rollout"):
         job = resume_job(checked, note)
     run_to_end(job, checked.output)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.files import check_unchanged, is_network, named_files
+from flythrough.engine.files import check_unchanged, is_network, named_files, names_file
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.errors import InputError, WeightsError
+from flythrough.errors import InputError, RolloutError, WeightsError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.helios import HeliosGenerator
@@ -125,26 +126,13 @@ def build_session(
     device = pick_device(device_name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = load_model(folder, device, dtype)
-    values = spec.settings
-    sampler = SamplerSettings(
-        steps=tuple(values["steps"]),
-        amplify_first_chunk=bool(values["amplify_first_chunk"]),
-        max_sequence_length=folder.defaults.max_sequence_length,
-        guidance=Guidance(
-            scale=float(values["guidance"]),
-            zero_star=bool(values["zero_star"]),
-            zero_steps=int(values["zero_steps"]),
-        ),
-        blend_chunks=int(values["blend_chunks"]),
-        condition_noise=bool(values["condition_noise"]),
-        anchor=values["anchor"],
-    )
+    sampler = _sampler(spec, folder)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     lora = _attach_camera_adapter(spec, model, notify)
     settings = WarpAsHistorySettings(
-        history=WarpHistorySettings(threshold=float(values["visible_threshold"])),
-        stages=int(values["warp_stages"]),
+        history=WarpHistorySettings(threshold=float(spec.settings["visible_threshold"])),
+        stages=int(spec.settings["warp_stages"]),
         lora=lora,
         trigger=folder.defaults.prompt_trigger,
     )
@@ -154,6 +142,29 @@ def build_session(
     else:
         source = _memory(spec, folder, device, notify)
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
+
+
+def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
+    values = spec.settings
+    try:
+        return SamplerSettings(
+            steps=tuple(values["steps"]),
+            amplify_first_chunk=bool(values["amplify_first_chunk"]),
+            max_sequence_length=folder.defaults.max_sequence_length,
+            guidance=Guidance(
+                scale=float(values["guidance"]),
+                zero_star=bool(values["zero_star"]),
+                zero_steps=int(values["zero_steps"]),
+            ),
+            blend_chunks=int(values["blend_chunks"]),
+            condition_noise=bool(values["condition_noise"]),
+            anchor=values["anchor"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RolloutError(
+            f"The rollout's settings cannot be used ({type(error).__name__}: {error}); it was "
+            "written by another version of Flythrough, so use that version or start a new one."
+        ) from error
 
 
 def build_rollout(
@@ -166,12 +177,24 @@ def build_rollout(
         return Rollout(spec=spec, start=start)
     if photo is None:
         return Rollout(spec=spec, start=None)
-    intrinsics = photo.intrinsics
-    if session.memory is not None and not photo.focal_known:
+    own = _path_intrinsics(checked)
+    if own is not None:
+        notify("the focal length of the camera file is used for the photo too.")
+    intrinsics = photo.intrinsics if own is None else own
+    if own is None and session.memory is not None and not photo.focal_known:
         estimator, device = session.memory.estimator, session.model.device
         geometry = estimate_photo(estimator, photo, device, notify)
         intrinsics = np.asarray(geometry.intrinsics[0].double().cpu().numpy())
     return Rollout(spec=spec, start=Start(image=photo.pixels, intrinsics=intrinsics))
+
+
+def _path_intrinsics(checked: CheckedRequest) -> np.ndarray | None:
+    """[3,3] of the path's first camera at the output size, where the path has cameras of its own:
+    the photo is what that camera sees."""
+    path = checked.trajectory
+    if path is None or path.intrinsics is None or path.size is None:
+        return None
+    return refitted(path.intrinsics[:1], path.size, checked.size)[0]
 
 
 def announce_cut_prompt(session: Session, spec: RolloutSpec, prompt: str, notify: Notify) -> None:
@@ -197,7 +220,7 @@ def _memory(
                 "depth map of the photo, or --geometry flat."
             )
         estimator = pi3x_estimator(folder.geometry, device=device, confident=settings.confidence)
-        return KeyframeMemory(estimator, settings, device)
+        return KeyframeMemory(estimator, settings, device, notify=notify)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
     return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)
 
@@ -217,7 +240,7 @@ def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify
 
 
 def _absolute_if_file(value: str) -> str:
-    return str(Path(value).resolve()) if Path(value).is_file() else value
+    return str(Path(value).resolve()) if names_file(value) else value
 
 
 def _source_digest(checked: CheckedRequest) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 from flythrough.errors import RolloutError, WeightsError
 
 _NETWORKS = ("default", "pi3x")
+WORDS = (*_NETWORKS, "flat", "off")
 _BLOCK = 1 << 20
 
 
@@ -55,7 +56,12 @@ def check_lora(lora: str) -> None:
 def named_files(geometry: str, lora: str) -> dict[str, str]:
     """Digest of every option that names a file, to be kept with a rollout."""
     options = {"geometry_digest": geometry, "lora_digest": lora}
-    return {name: _digest(Path(v)) for name, v in options.items() if Path(v).is_file()}
+    return {name: _digest(Path(v)) for name, v in options.items() if names_file(v)}
+
+
+def names_file(value: str) -> bool:
+    """Whether an option is a file's path; the known words are never taken for one."""
+    return value not in WORDS and Path(value).is_file()
 
 
 def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> None:

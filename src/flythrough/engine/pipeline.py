@@ -113,8 +113,6 @@ class Pipeline:
             InputError: any argument that is wrong, before a model is loaded.
         """
         request = self._request(image, prompt, seed, size)
-        if camera is None:
-            request = replace(request, geometry="default", lora="default")
         checked = check(replace(request, camera=camera, frames=frames))
         session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
@@ -154,7 +152,8 @@ class Pipeline:
         Raises:
             InputError: a rollout without photo, or a path that cannot be used.
         """
-        if rollout.start is None or rollout.last_camera() is None:
+        led = rollout.spec.method == "warp-as-history"
+        if not led or rollout.start is None or rollout.last_camera() is None:
             raise InputError("This rollout has no camera to move on from; begin with start().")
         count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
         if not isinstance(camera, Trajectory):

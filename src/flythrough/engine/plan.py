@@ -100,7 +100,7 @@ class Plan:
             warp = data["warp"]
             return cls(
                 legs=tuple(Leg.from_dict(leg) for leg in data["legs"]),
-                median_depth=data["median_depth"],
+                median_depth=None if data["median_depth"] is None else float(data["median_depth"]),
                 metric=bool(data["metric"]),
                 output=data["output"],
                 warp=None if warp is None else WarpRecord.from_dict(warp),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.formats import read_trajectory
+from flythrough.cameras.source import camera_file, trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
-from flythrough.engine.files import check_geometry_file, check_lora, is_network
+from flythrough.engine.files import check_geometry_file, check_lora, is_network, names_file
 from flythrough.engine.options import (
     check_blend,
     check_device,
@@ -93,7 +94,9 @@ def check(request: GenerateRequest) -> CheckedRequest:
     method = _method(request)
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
+    _check_words(request)
     check_targets(request.output, request.save_warp, request.rollout)
+    _check_no_input_is_overwritten(request)
     model = find_model(request.model)
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
@@ -109,6 +112,25 @@ def check(request: GenerateRequest) -> CheckedRequest:
     video = None if request.video is None else read_start_video(request.video, size)
     notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
     return CheckedRequest(request, method, model, size, photo, trajectory, warp, video, notes)
+
+
+def _check_words(request: GenerateRequest) -> None:
+    for name in ("model", "geometry", "lora", "device"):
+        if not getattr(request, name).strip():
+            raise InputError(f"--{name} is empty; give a value or leave the option out.")
+
+
+def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
+    given = [request.image, request.video, request.warp, request.warp_mask]
+    given += [Path(v) for v in (request.geometry, request.lora) if names_file(v)]
+    if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
+        given.append(Path(request.camera))
+    inputs = {path.resolve() for path in given if path is not None}
+    for target in (request.output, request.save_warp):
+        if target is not None and target.resolve() in inputs:
+            raise InputError(
+                f"The output {target} is also an input and would be overwritten; name another file."
+            )
 
 
 def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
@@ -148,6 +170,16 @@ def _notes(
     warp: WarpVideo | None,
 ) -> tuple[str, ...]:
     notes = []
+    if request.output is not None and request.output.exists():
+        notes.append(f"{request.output} exists and will be replaced.")
+    if request.camera is not None and not isinstance(request.camera, Trajectory):
+        file = camera_file(request.camera)
+        given = request.frames if file is None else len(read_trajectory(file))
+        if given > request.frames:
+            notes.append(
+                f"the camera file {file} has {given} cameras: only the first {request.frames} are "
+                "used; give --frames for more."
+            )
     if photo is not None and photo.scale > 1:
         notes.append(
             f"the photo {request.image} is smaller than the video and is enlarged "

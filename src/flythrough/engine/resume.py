@@ -40,7 +40,10 @@ class ResumeRequest:
 
 @dataclass(frozen=True, eq=False)
 class CheckedResume:
-    """A stored rollout, the plan it will follow, where the video goes, and notes for the user."""
+    """A stored rollout, the plan it will follow, where the video goes, and notes for the user.
+
+    ``finished``: every chunk is there and only the video is to be written, without a model.
+    """
 
     request: ResumeRequest
     rollout: Rollout
@@ -48,6 +51,7 @@ class CheckedResume:
     output: Path
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
+    finished: bool = False
 
 
 def check_resume(request: ResumeRequest) -> CheckedResume:
@@ -66,6 +70,8 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
             f"The rollout {request.folder} names no output video; give one with -o OUT.mp4."
         )
     check_video_target(output)
+    if _only_video_missing(request, rollout, plan, output):
+        return CheckedResume(request, rollout, plan, output, finished=True)
     _check_sources(rollout)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
@@ -85,7 +91,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     """Load the model of the rollout and store the new plan."""
     from flythrough.engine.build import announce_cut_prompt, build_session
     from flythrough.engine.run import Job
-    from flythrough.engine.spool import FrameSpool
+    from flythrough.engine.spool import all_spooled
 
     for text in checked.notes:
         notify(text)
@@ -94,8 +100,8 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     if request.prompt is not None:
         announce_cut_prompt(session, spec, request.prompt, notify)
     store.write_plan(request.folder, checked.plan.to_dict())
-    spool = FrameSpool()
-    return Job(session, spool.kept_all(checked.rollout), checked.plan, request.folder, spool)
+    rollout = all_spooled(checked.rollout)
+    return Job(session, rollout, checked.plan, request.folder, spool=True)
 
 
 def _check_sources(rollout: Rollout) -> None:
@@ -106,6 +112,13 @@ def _check_sources(rollout: Rollout) -> None:
             "changed); restore the old weights or start a new rollout."
         )
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
+
+
+def _only_video_missing(request: ResumeRequest, rollout: Rollout, plan: Plan, output: Path) -> bool:
+    """A run that stopped while its video was written, or whose video is wanted elsewhere."""
+    asked = request.camera is not None or request.prompt is not None or request.frames is not None
+    complete = 0 < plan.chunks <= len(rollout.chunks)
+    return not asked and complete and (request.output is not None or not output.exists())
 
 
 def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from flythrough.engine.build import (
 )
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
-from flythrough.engine.spool import FrameSpool
+from flythrough.engine.spool import spooled
 from flythrough.errors import FaultError
 from flythrough.geometry.types import ScaleKind
 from flythrough.media.video import VideoWriter
@@ -33,14 +33,14 @@ Progress = Callable[[int, str, float], None]
 
 @dataclass(eq=False)
 class Job:
-    """A rollout under way: the session, the newest rollout value, the plan, the folder; with a
-    spool, frames of finished chunks lie on disk."""
+    """A rollout under way: the session, the newest rollout value, the plan, the folder; ``spool``
+    puts frames of finished chunks on disk."""
 
     session: Session
     rollout: Rollout
     plan: Plan
     folder: Path | None = None
-    spool: FrameSpool | None = None
+    spool: bool = False
 
     @property
     def finished(self) -> bool:
@@ -63,9 +63,8 @@ def start_job(checked: CheckedRequest, notify: Notify) -> Job:
     plan = Plan((leg,), depth, metric, output, warp)
     plan.request(rollout)  # a path that does not resolve must fail before anything is written
     if request.rollout is not None:
-        store.create(request.rollout, rollout)
-        store.write_plan(request.rollout, plan.to_dict())
-    return Job(session, rollout, plan, request.rollout, FrameSpool())
+        store.create(request.rollout, rollout, plan.to_dict())
+    return Job(session, rollout, plan, request.rollout, spool=True)
 
 
 def scene_scale(session: Session, rollout: Rollout) -> tuple[float | None, bool]:
@@ -89,8 +88,8 @@ def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
         chunk = job.session.generator.chunk(job.rollout, request, report)
         if job.folder is not None:
             store.append(job.folder, chunk)
-        if job.spool is not None:
-            chunk = job.spool.kept(chunk)
+        if job.spool:
+            chunk = spooled(chunk)
         job.rollout = job.rollout.appended(chunk)
         progress(index, "done", 1.0)
         yield job.rollout

@@ -7,6 +7,7 @@ the photo's geometry shows from there (Warp-as-History section 3, corrected as i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,7 @@ class KeyframeMemory:
         estimator: depth for the photo and, unless ``photo_only``, for boundary frames.
         settings: how meshes are cut, sampled and filled.
         photo_only: keep the photo as the only keyframe (its depth was given, not estimated).
+        notify: told, once each, what had to be done without.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class KeyframeMemory:
         settings: WarpSettings,
         device: torch.device,
         photo_only: bool = False,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
         self.estimator, self.settings = estimator, settings
+        self._notify, self._said = notify, set[str]()
         self.device, self.photo_only = device, photo_only
         self._estimated = lru_cache(maxsize=2)(self._estimate)
 
@@ -61,7 +65,17 @@ class KeyframeMemory:
         view = memory.render(
             cameras, intrinsics, rollout.size, self.settings, first_is_photo=request.index == 0
         )
+        if not bool((view.visible > 0.5).flatten(1).any(1).all()):
+            self._say(
+                f"chunk {request.index + 1}: some cameras see nothing of what is known; those "
+                "frames are invented."
+            )
         return WarpClip(rgb=view.rgb, visible=view.visible)
+
+    def _say(self, text: str) -> None:
+        if self._notify is not None and text not in self._said:
+            self._said.add(text)
+            self._notify(text)
 
     def _photo_memory(self, rollout: Rollout) -> MeshMemory:
         assert rollout.start is not None
@@ -78,8 +92,13 @@ class KeyframeMemory:
         own = self._geometry(frame, request.intrinsics[-1]).placed(pose)
         known = memory.render(pose, intrinsics, rollout.size, self.settings)
         seen = known.visible[0] > 0.5
-        scale = depth_scale(known.depth[0], seen, own.depth[0], own.valid[0]).scale
-        return memory.extended(self._image(frame), own.with_depth_scaled(scale))
+        fitted = depth_scale(known.depth[0], seen, own.depth[0], own.valid[0])
+        if fitted.status != "ok":
+            self._say(
+                f"chunk {request.index + 1}: its last frame shares too little with what is known "
+                f"({fitted.status.replace('_', ' ')}), so its depth keeps the network's own scale."
+            )
+        return memory.extended(self._image(frame), own.with_depth_scaled(fitted.scale))
 
     def _geometry(self, image: np.ndarray, intrinsics: np.ndarray) -> Geometry:
         return self._estimated(image.tobytes(), image.shape, intrinsics.tobytes())

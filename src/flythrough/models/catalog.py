@@ -20,7 +20,9 @@ _REQUIRED = {
     "tokenizer": "tokenizer",
     "scheduler": "scheduler",
 }
-_HEADER_BYTES = 1 << 16
+_DIGESTED = {".safetensors", ".json", ".model"}
+_WHOLE_BYTES = 1 << 30
+_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +78,22 @@ class ModelFolder:
         return sorted(self.path.rglob("*.safetensors"))
 
     def digest(self) -> str:
-        """A fingerprint from names, sizes and headers: cheap even for 70 GB of weights."""
+        """A fingerprint of weights, configurations and tokenizer.
+
+        Of weight files above 1 GB only size, beginning and end count, so that it stays cheap.
+        """
         total = blake2b(digest_size=16)
-        for file in self.weight_files():
+        for file in sorted(p for p in self.path.rglob("*") if p.suffix in _DIGESTED):
             size = file.stat().st_size
+            total.update(f"{file.relative_to(self.path).as_posix()}:{size};".encode())
             with file.open("rb") as opened:
-                head = opened.read(_HEADER_BYTES)
-                opened.seek(max(0, size - _HEADER_BYTES))
-                tail = opened.read(_HEADER_BYTES)
-            total.update(f"{file.relative_to(self.path).as_posix()}:{size};".encode() + head + tail)
+                if size <= _WHOLE_BYTES:
+                    while block := opened.read(_BLOCK_BYTES):
+                        total.update(block)
+                else:
+                    total.update(opened.read(_BLOCK_BYTES))
+                    opened.seek(size - _BLOCK_BYTES)
+                    total.update(opened.read(_BLOCK_BYTES))
         return total.hexdigest()
 
 

@@ -39,8 +39,10 @@ PLAN = "plan.json"
 _PLAN_FORMAT = "flythrough-plan"
 
 
-def create(folder: str | Path, rollout: Rollout) -> None:
-    """Store ``rollout`` in ``folder``, which is made if needed.
+def create(folder: str | Path, rollout: Rollout, plan: Mapping[str, Any] | None = None) -> None:
+    """Store ``rollout`` and, if given, ``plan`` in ``folder``, which is made if needed.
+
+    The manifest is written last: before it, the folder holds no rollout.
 
     Raises:
         RolloutError: the folder already holds a rollout, or is a file.
@@ -56,6 +58,8 @@ def create(folder: str | Path, rollout: Rollout) -> None:
         _clean(folder, ())
         start = None if rollout.start is None else _write_start(folder, rollout.start)
         chunks = tuple(_write_chunk(folder, chunk) for chunk in rollout.chunks)
+        if plan is not None:
+            _write(folder / PLAN, _plan_text(folder, plan).encode())
         _write_manifest(folder, Manifest(rollout.spec, start, chunks))
 
 
@@ -128,15 +132,19 @@ def write_plan(folder: str | Path, plan: Mapping[str, Any]) -> None:
     """
     folder = Path(folder)
     read_manifest(folder)
+    text = _plan_text(folder, plan)
+    with _writing(folder):
+        _write(folder / PLAN, text.encode())
+
+
+def _plan_text(folder: Path, plan: Mapping[str, Any]) -> str:
     try:
         data = {"format": _PLAN_FORMAT, "version": VERSION, "plan": dict(plan)}
-        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise RolloutError(
             f"The plan for {folder} cannot be written as JSON ({error}); use plain values."
         ) from error
-    with _writing(folder):
-        _write(folder / PLAN, text.encode())
 
 
 def read_plan(folder: str | Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flythrough.errors import InputError
 from flythrough.models.codec import load_codec
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_config import NANO_CONFIG as GEOMETRY_CONFIG
@@ -67,6 +69,7 @@ class NanoRun:
 
 def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
     """Train one part, resuming a checkpoint in its folder; export it; returns held-out figures."""
+    check_run(settings)
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,6 +85,49 @@ def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) ->
     task.modules.eval()
     task.export(settings.folder)
     return figures
+
+
+def check_run(settings: NanoRun) -> None:
+    """Refuse what cannot work before anything is built.
+
+    Raises:
+        InputError: a value out of range, a folder that is missing, or an option that the part does
+            not use.
+    """
+    part = settings.part
+    ranges = {
+        "--steps": (settings.steps, 1),
+        "--batch": (settings.batch, 1),
+        "--warp-stages": (settings.warp_stages, 1),
+    }
+    for name, (value, least) in ranges.items():
+        if value is not None and value < least:
+            raise InputError(f"{name} {value} is out of range; give at least {least}.")
+    rate = settings.learning_rate
+    if rate is not None and not 0 < rate < 1:
+        raise InputError(f"--learning-rate {rate} is out of range; give a number between 0 and 1.")
+    if settings.warp_stages > 3:
+        raise InputError(f"--warp-stages {settings.warp_stages} is more than the 3 stages of nano.")
+    unused = {
+        "codec": ("compile", "warp_stages"),
+        "geometry": ("photos", "heldout_photos", "size", "compile", "warp_stages"),
+        "denoiser": ("heldout_photos", "warp_stages"),
+        "lora": ("heldout_photos",),
+    }[part]
+    standard = {field.name: field.default for field in fields(NanoRun)}
+    for name in unused:
+        if getattr(settings, name) != standard[name]:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} has no effect on {part}; drop it.")
+    for option, folder in (("--base", settings.base), ("--photos", settings.photos)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{option} {folder} is no folder; name one that exists.")
+    if settings.folder.exists() and not settings.folder.is_dir():
+        raise InputError(f"The run folder {settings.folder} is a file; name a folder.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise InputError(f"The device {settings.device!r} is unknown; use auto, cpu or cuda:N.")
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"The device {settings.device!r} is not available here; use cpu or auto.")
 
 
 def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[Task, float]]:

@@ -26,6 +26,7 @@ from flythrough.training.latents import EncodedClips
 from flythrough.training.loop import Task
 from flythrough.training.nano import NanoRun
 from flythrough.training.nano_files import (
+    DEFAULTS,
     SCHEDULER_CONFIG,
     TEXT_LENGTH,
     TRANSFORMER_CONFIG,
@@ -83,7 +84,7 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     if settings.compile:
         transformer.compile_repeated_blocks(dynamic=False)
     camera = WarpHistorySettings(threshold=0.1)
-    warps = WarpSettings(samples_per_axis=2)
+    warps = WarpSettings(**DEFAULTS["warp"])  # as the model is run
     refill = Refill(_triggered(_videos(settings, device)), codec, prompts, TEXT_LENGTH, warps)
     holder = nn.Module()
     holder.parameters_of_adapter = nn.ParameterList(parameters)

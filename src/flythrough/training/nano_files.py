@@ -57,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
         "samples_per_axis": 2,
         "older_samples_per_axis": 2,
         "depth_rtol": 0.1,
-        "confidence": 0.0,
+        "confidence": 0.005,
     },
 }
 TEXT_LENGTH = 128

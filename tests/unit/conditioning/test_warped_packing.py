@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flythrough.conditioning.reference import ReferenceSwitches
 from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
 from flythrough.errors import InputError
 from flythrough.models.history_tokens import History, HistoryBand, kept_tokens
@@ -180,9 +179,3 @@ def test_bad_material() -> None:
         )
     with pytest.raises(InputError, match="frame index -1"):
         warped_history(latents(1), None, latents(9), visible(), settings=replace(DEFAULT, delta=21))
-
-
-def test_reference_switches() -> None:
-    assert ReferenceSwitches() != ReferenceSwitches.published()
-    assert all(vars(ReferenceSwitches.published()).values())
-    assert not any(vars(ReferenceSwitches()).values())
