@@ -62,6 +62,9 @@ def check_video_target(path: str | Path) -> Path:
         )
     return path
 
+_SAME_BYTES = {"x264-params": "threads=1:lookahead-threads=1"}
+"""Equal frames give equal files: with several threads they do not."""
+
 
 class VideoWriter:
     """Streams frames into a video that appears under its name only when it is complete.
@@ -146,7 +149,7 @@ class VideoWriter:
         self._container = av.open(str(self._partial), "w", options=options)
         self._container.metadata["comment"] = self._comment
         self._stream = self._container.add_stream(
-            "libx264", rate=self._fps, options={"crf": str(self._crf)}
+            "libx264", rate=self._fps, options={"crf": str(self._crf), **_SAME_BYTES}
         )
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
@@ -161,7 +164,12 @@ class VideoWriter:
         assert self._stream is not None
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         planes = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        self._container.mux(self._stream.encode(planes))
+        # A copy, because the encoder also reads the padding of rows, which the conversion leaves
+        # to chance: equal frames would give unequal files.
+        clean = av.VideoFrame.from_ndarray(planes.to_ndarray(), format="yuv420p")
+        clean.colorspace, clean.color_range = planes.colorspace, planes.color_range
+        clean.pts = self.frames_written
+        self._container.mux(self._stream.encode(clean))
 
     def _finish(self) -> None:
         if self._container is None or self._stream is None:

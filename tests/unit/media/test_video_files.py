@@ -234,3 +234,12 @@ def test_media_and_rollout_import_neither_torch_nor_av() -> None:
         "sys.exit(int('torch' in sys.modules or 'av' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_equal_frames_give_equal_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (33, 96, 160, 3), dtype=np.uint8)
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / name, frames, 16.0, {"seed": 1})
+    made = {(tmp_path / name).read_bytes() for name in ("a.mp4", "b.mp4", "c.mp4")}
+    assert len(made) == 1
