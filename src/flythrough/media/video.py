@@ -62,6 +62,7 @@ def check_video_target(path: str | Path) -> Path:
         )
     return path
 
+
 _SAME_BYTES = {"x264-params": "threads=1:lookahead-threads=1"}
 """Equal frames give equal files: with several threads they do not."""
 
