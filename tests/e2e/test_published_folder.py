@@ -88,12 +88,12 @@ def test_every_start_runs(
     photo: Path,
     tmp_path: Path,
 ) -> None:
-    write_video(tmp_path / "clip.mp4", np.zeros((33, 64, 128, 3), np.uint8), 24.0, {})
+    write_video(tmp_path / "source.mp4", np.zeros((33, 64, 128, 3), np.uint8), 24.0, {})
     common = ["--model", published[kind], "--steps", steps, "--size", "64x128", "--frames", 34]
     starts = {
         "text": ["--prompt", "a lake"],
         "image": [photo],
-        "clip": ["--video", tmp_path / "clip.mp4"],
+        "clip": ["--video", tmp_path / "source.mp4"],
     }
     for name, start in starts.items():
         run, out = tmp_path / name, tmp_path / f"{name}.mp4"
