@@ -1,1 +1,1 @@
-"""The engine: a request becomes a stream of events; the same loop serves every entrance."""
+"""The engine: a checked request becomes a job, advanced chunk by chunk by every entrance."""

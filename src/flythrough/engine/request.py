@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import camera_file, trajectory_from
@@ -27,9 +26,7 @@ from flythrough.errors import CameraError, InputError, WeightsError
 from flythrough.media.image import FittedPhoto, fit, read_photo
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
-
-Method = Literal["warp-as-history", "helios"]
-Anchor = Literal["first", "second", "none"]
+from flythrough.rollout.spec import Anchor, Method
 
 
 @dataclass(frozen=True, kw_only=True)

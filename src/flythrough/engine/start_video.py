@@ -12,9 +12,7 @@ from flythrough.errors import MediaError
 from flythrough.media.fitting import default_intrinsics
 from flythrough.media.image import Photo, fit
 from flythrough.media.video import read_video
-from flythrough.rollout.chunk import CHUNK_FRAMES
-
-_REMEMBERED = 3  # chunks of 9 latents that the history of 19 latents can reach
+from flythrough.rollout.chunk import CHUNK_FRAMES, HISTORY_CHUNKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,7 @@ def read_start_video(path: Path, size: tuple[int, int]) -> StartVideo:
     """
     clip = read_video(path)
     given = len(clip.frames)
-    chunks = min(given // CHUNK_FRAMES, _REMEMBERED)
+    chunks = min(given // CHUNK_FRAMES, HISTORY_CHUNKS)
     if chunks == 0:
         raise MediaError(
             f"The video {path} has {given} frames but at least {CHUNK_FRAMES} are needed to "

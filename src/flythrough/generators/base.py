@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
+from flythrough.rollout.spec import Anchor
 from flythrough.sampling.guidance import Guidance
-
-Anchor = Literal["first", "second", "none"]
 
 Report = Callable[[str, float], None]
 """Called with a short label and the finished share of the chunk in [0, 1]."""

@@ -21,15 +21,18 @@ from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
-from flythrough.rollout.chunk import CHUNK_FRAMES, Chunk, ChunkRequest
+from flythrough.rollout.chunk import (
+    CHUNK_FRAMES,
+    HISTORY_CHUNKS,
+    LATENT_FRAMES,
+    Chunk,
+    ChunkRequest,
+)
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise, reference_block_noise
 from flythrough.sampling.pyramid import sample_pyramid
 from flythrough.sampling.solvers import new_solver
-
-LATENT_FRAMES = 9
-_REACH = 3  # chunks
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +138,9 @@ class HeliosGenerator:
         """
         if rollout.start is not None and start is None:
             start = self.anchors(rollout)
-        newest = rollout.chunks[-_REACH:]
+        newest = rollout.chunks[-HISTORY_CHUNKS:]
         parts = [self._tensor(chunk.latents)[None] for chunk in newest]
-        if start is not None and len(newest) < _REACH:
+        if start is not None and len(newest) < HISTORY_CHUNKS:
             parts.insert(0, start.past)
         if not parts:
             return self._zeros(rollout, 0)

@@ -15,6 +15,8 @@ from flythrough.rollout.canonical import canonical_json, digest_of, frozen_array
 CHUNK_FRAMES = 33
 LATENT_FRAMES = 9
 LATENT_CHANNELS = 16
+HISTORY_CHUNKS = 3
+"""Newest chunks that hold more latents than the 19 that any history reaches."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from flythrough.errors import RolloutError
 from flythrough.rollout.canonical import canonical_json, digest_of
 
 Method = Literal["warp-as-history", "helios"]
+Anchor = Literal["first", "second", "none"]
 
 
 class Settings(Mapping[str, Any]):

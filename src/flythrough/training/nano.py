@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -12,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flythrough.engine.build import pick_device
+from flythrough.engine.options import check_device
 from flythrough.errors import InputError
 from flythrough.models.codec import load_codec
 from flythrough.models.pi3x import Pi3X
@@ -70,10 +71,7 @@ class NanoRun:
 def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
     """Train one part, resuming a checkpoint in its folder; export it; returns held-out figures."""
     check_run(settings)
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = start_processes(torch.device(name))
+    device = start_processes(pick_device(settings.device))
     torch.manual_seed(settings.seed)
     task, rate = builder(settings.part)(settings, device)
     loop = Loop(task, loop_settings(settings, rate), settings.folder, device)
@@ -124,10 +122,7 @@ def check_run(settings: NanoRun) -> None:
             raise InputError(f"{option} {folder} is no folder; name one that exists.")
     if settings.folder.exists() and not settings.folder.is_dir():
         raise InputError(f"The run folder {settings.folder} is a file; name a folder.")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
-        raise InputError(f"The device {settings.device!r} is unknown; use auto, cpu or cuda:N.")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"The device {settings.device!r} is not available here; use cpu or auto.")
+    check_device(settings.device)
 
 
 def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[Task, float]]:

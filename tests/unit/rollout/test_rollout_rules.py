@@ -14,7 +14,6 @@ import pytest
 from flythrough.errors import FaultError, RolloutError
 from flythrough.rollout.canonical import digest_of, frozen_array
 from flythrough.rollout.chunk import Chunk, ChunkRequest
-from flythrough.rollout.events import Progress
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec, Settings
 
@@ -268,8 +267,3 @@ def test_the_bytes_behind_a_digest_are_fixed() -> None:
 def test_frozen_arrays_are_not_copied_twice() -> None:
     array = frozen_array(np.zeros(3), np.float64, (3,), "It")
     assert frozen_array(array, np.float64, (3,), "It") is array
-
-
-@pytest.mark.parametrize(("done", "total", "share"), [(0, 4, 0.0), (3, 4, 0.75), (0, 0, 1.0)])
-def test_progress_has_a_share(done: int, total: int, share: float) -> None:
-    assert Progress(done, total, "step", "denoise").share == share
