@@ -18,7 +18,7 @@ def resume(
     *,
     camera: Annotated[str | None, Parameter(help="The next path, from the last camera on.")] = None,
     prompt: Annotated[str | None, Parameter(help="A new prompt for the new chunks.")] = None,
-    frames: Annotated[int | None, Parameter(help="New frames; alone only where no camera leads.")] = None,
+    frames: Annotated[int | None, Parameter(help="New frames; alone if no camera leads.")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
