@@ -80,7 +80,7 @@ class HeliosGenerator:
         keep_photo: bool = True,
     ) -> Chunk:
         """Sample latents under ``conditioning(stage)``, put the photo in as the video's first
-        frame (published Helios only follows it), decode.
+        frame (diffusers' Helios only follows it, Warp-as-History's keeps it), decode.
 
         ``conditioning`` is asked once as each pyramid stage begins; the history is embedded then
         and serves all steps of the stage.
