@@ -35,6 +35,8 @@ CASES: dict[str, dict[str, str | None]] = {
     "size too small": {"--size": "0x64"},
     "seed negative": {"--seed": "-1"},
     "steps form": {"--steps": "a,b"},
+    "memory without effect": {"--memory": "offload", "--device": "cpu"},
+    "memory unknown": {"--memory": "little"},
     "steps count": {"--steps": "2,2"},
     "guidance too small": {"--guidance": "0.5"},
     "guidance word": {"--guidance": "strong"},

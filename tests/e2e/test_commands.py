@@ -67,6 +67,30 @@ def test_doctor(flythrough: Command, tiny_model: Path) -> None:
     assert answer.status == 0
     assert answer.result["ready"] is True
     assert "transformer" in answer.result["model"]
+    assert {"--memory resident", "--memory drop-text", "time"} <= answer.result["numbers"].keys()
+    resident = answer.result["numbers"]["--memory resident"]
+    assert resident["fits"] is True
+    assert resident["device_bytes"] == max(resident["phases"].values())
+
+
+def test_doctor_foretells_larger_runs(flythrough: Command, tiny_model: Path) -> None:
+    def peak(*options: object) -> int:
+        answer = flythrough("doctor", "--model", tiny_model, *options)
+        assert answer.status == 0, answer.err
+        return answer.result["numbers"]["--memory resident"]["device_bytes"]
+
+    assert peak("--size", "128x256", "--method", "helios") > peak("--method", "helios")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--memory", "offload", "--device", "cpu"], ["--size", "65x128"], ["--frames", "0"]],
+)
+def test_doctor_refuses(flythrough: Command, tiny_model: Path, options: list[str]) -> None:
+    answer = flythrough("doctor", "--model", tiny_model, *options)
+    assert answer.status == 2
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
 
 
 def test_results_without_json_are_plain_text(

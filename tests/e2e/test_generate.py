@@ -49,6 +49,17 @@ def test_equal_requests_give_equal_videos_and_a_seed_changes_them(
     assert digest(3) != digest(4)
 
 
+def test_dropping_the_text_encoder_changes_nothing(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    words = ["generate", photo, "--camera", PATH, "--prompt", "a hill", "--model", tiny_model]
+    digests = [
+        flythrough(*words, "--memory", memory, "-o", tmp_path / "o.mp4").result["digest"]
+        for memory in ("resident", "drop-text")
+    ]
+    assert digests[0] == digests[1]
+
+
 def test_camera_file_in_pixels_of_another_size(
     flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
 ) -> None:

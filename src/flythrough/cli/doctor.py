@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.options import parse_size
 from flythrough.cli.output import emit
 
 
 def doctor(
     *,
     model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
+    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH; default: the model's.")] = None,
+    frames: Annotated[int, Parameter(help="Frames of the planned run.")] = 66,
+    method: Annotated[
+        Literal["warp-as-history", "helios"], Parameter(help="With or without a camera.")
+    ] = "warp-as-history",
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    memory: Annotated[
+        Literal["auto", "resident", "drop-text", "offload"],
+        Parameter(help="Where weights lie; auto takes the first that fits."),
+    ] = "auto",
 ) -> None:
-    """Check packages, devices, memory and the model folder before a run.
+    """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
-    The exit status is 1 when something is not good enough.
+    Nothing is loaded: networks are run on shapes alone. The exit status is 1 when something is not
+    good enough.
     """
-    from flythrough.engine.doctor import examine
+    from flythrough.engine.doctor import Intent, examine
     from flythrough.errors import FaultError
 
-    report = examine(model)
+    report = examine(Intent(model, parse_size(size), frames, method, device, memory))
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
+    numbers = {row.name: row.data for row in report.rows if row.data}
     emit(
-        {"ready": report.good, **{row.name: row.found for row in report.rows}},
+        {"ready": report.good, **{row.name: row.found for row in report.rows}, "numbers": numbers},
         "\n".join([*lines, verdict]),
     )
     if not report.good:

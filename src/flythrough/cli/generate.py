@@ -55,6 +55,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
         Parameter(help="Without a camera: the chunk whose first latent is remembered for good."),
     ] = "first",
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    memory: Annotated[
+        Literal["auto", "resident", "drop-text", "offload"],
+        Parameter(help="Where weights lie; see `flythrough doctor --model`."),
+    ] = "auto",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -82,6 +86,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         blend_chunks=blend_chunks,
         anchor=anchor,
         device=device,
+        memory=memory,
         output=output,
         rollout=rollout,
         save_warp=save_warp,

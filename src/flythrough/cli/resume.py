@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,10 @@ def resume(
     frames: Annotated[int | None, Parameter(help="New frames; alone if no camera leads.")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    memory: Annotated[
+        Literal["auto", "resident", "drop-text", "offload"],
+        Parameter(help="Where weights lie; see `flythrough doctor --model`."),
+    ] = "auto",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -29,7 +33,7 @@ def resume(
     """
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
 
-    request = ResumeRequest(folder, camera, prompt, frames, output, device)
+    request = ResumeRequest(folder, camera, prompt, frames, output, device, memory)
     checked = check_resume(request)
     if checked.finished:
         write_video_of(checked.rollout, checked.plan, checked.output)

@@ -14,6 +14,8 @@ from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.files import check_unchanged, is_network, named_files, names_file
+from flythrough.engine.memory_plan import placement_for
+from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.warp_video import WarpVideo
@@ -31,7 +33,7 @@ from flythrough.generators.warp_as_history import (
 from flythrough.geometry.estimators.select import load_estimator
 from flythrough.models.adapters import attach_lora, read_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
-from flythrough.models.loading import LoadedModel, load_model
+from flythrough.models.loading import LoadedModel, load_model, stream_denoiser
 from flythrough.models.pi3x_estimator import pi3x_estimator
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
@@ -109,13 +111,14 @@ def build_session(
     device_name: str,
     notify: Notify,
     warp: WarpVideo | None = None,
+    memory: MemoryChoice = "auto",
 ) -> Session:
-    """Load the model of ``spec`` and compose its method.
+    """Load the model of ``spec`` and compose its method, if it fits into memory.
 
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device.
+        InputError: no such device, or too little memory.
     """
     if folder.digest() != spec.model_digest:
         raise WeightsError(
@@ -125,11 +128,14 @@ def build_session(
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
     device = pick_device(device_name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_model(folder, device, dtype)
+    placement = placement_for(spec, folder, device, memory, notify)
     sampler = _sampler(spec, folder)
+    model = load_model(folder, device, dtype, placement)
+    lora = spec.method == "warp-as-history" and _attach_camera_adapter(spec, model, notify)
+    if placement == "offload":
+        stream_denoiser(model)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
-    lora = _attach_camera_adapter(spec, model, notify)
     settings = WarpAsHistorySettings(
         history=WarpHistorySettings(threshold=float(spec.settings["visible_threshold"])),
         stages=int(spec.settings["warp_stages"]),

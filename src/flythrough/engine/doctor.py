@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_size
+from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder, disk_bytes, find_model
+from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.spec import Method
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "av", "safetensors")
 _GIB = 2**30
+_EFFICIENCY = {"cuda": 0.5, "cpu": 0.5}
+"""Share of the matrix rate that a chunk reaches: measured with 14B weights on an H200, and with
+nano on two cores."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One finding: what was looked at, what was found, whether it is good enough."""
+    """One finding: what was looked at, what was found, whether it is good enough; ``data`` holds
+    the numbers behind the words."""
 
     name: str
     found: str
     good: bool = True
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,34 @@ class Report:
         return all(row.good for row in self.rows)
 
 
-def examine(model: str) -> Report:
-    """Look at packages, devices, memory, disk and the model folder.
+@dataclass(frozen=True)
+class Intent:
+    """The run that memory and time are foretold for; sizes None are the model's own."""
+
+    model: str = "nano"
+    size: tuple[int, int] | None = None
+    frames: int = 66
+    method: Method = "warp-as-history"
+    device: str = "auto"
+    memory: MemoryChoice = "auto"
+
+
+def examine(intent: Intent) -> Report:
+    """Look at packages, devices, disk and the model folder, and foretell a run.
 
     Raises:
-        WeightsError: there is no such model, or its folder is incomplete.
+        WeightsError: there is no such model, its folder is incomplete or a configuration is wrong.
+        InputError: an option that is out of range or has no effect.
     """
-    folder = find_model(model)
+    check_device(intent.device)
+    check_memory(intent.memory, intent.device)
+    if not 1 <= intent.frames <= 100_000:
+        raise InputError(f"--frames {intent.frames} is out of range; give 1 to 100000.")
+    folder = find_model(intent.model)
+    size = intent.size or (folder.defaults.height, folder.defaults.width)
+    check_size(size)
     rows = [_package(name) for name in _PACKAGES]
-    rows += [_devices(), _memory(folder), _disk(), _model(folder)]
+    rows += [_devices(), _model(folder), *_foretold(intent, folder, size)]
     return Report(tuple(rows))
 
 
@@ -65,24 +95,109 @@ def _devices() -> Row:
     return Row("devices", ", ".join(names))
 
 
-def _memory(folder: ModelFolder) -> Row:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = needed_bytes(folder)
-    found = f"{total / _GIB:.1f} GiB, the model needs about {needed / _GIB:.1f} GiB"
-    return Row("memory", found, good=total > needed)
-
-
-def needed_bytes(folder: ModelFolder) -> int:
-    """Host memory on the CPU: weights as float32 (stored as 16 bit) and 1 GiB of activations."""
-    return 2 * sum(file.stat().st_size for file in folder.weight_files()) + _GIB
-
-
-def _disk() -> Row:
-    free = shutil.disk_usage(Path.cwd()).free
-    return Row("disk", f"{free / _GIB:.1f} GiB free here", good=free > _GIB // 4)
-
-
 def _model(folder: ModelFolder) -> Row:
     parts = [p.name for p in sorted(folder.path.iterdir()) if p.is_dir()]
     size = disk_bytes(folder.path) / 2**20
     return Row("model", f"{folder.name}: {size:.0f} MiB ({', '.join(parts)})")
+
+
+def _foretold(intent: Intent, folder: ModelFolder, size: tuple[int, int]) -> list[Row]:
+    from flythrough.engine.build import pick_device
+    from flythrough.engine.memory_plan import (
+        PLACEMENTS,
+        MemoryPlan,
+        available_host_bytes,
+        choose_placement,
+        free_bytes,
+        run_needs,
+    )
+
+    device = pick_device(intent.device)
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    needs = run_needs(folder, size, intent.method, intent.frames, kind)
+    free, host_free = free_bytes(device), available_host_bytes()
+    where = f"GPU {device}" if kind == "cuda" else "host memory"
+
+    def row(plan: MemoryPlan) -> Row:
+        words = f"{plan.device_bytes / _GIB:.1f} GiB of {where}"
+        if plan.host_bytes:
+            words += f" and {plan.host_bytes / _GIB:.1f} GiB of host memory"
+        peak = max(plan.phases, key=lambda phase: phase.device_bytes)
+        fits = plan.fits(free, host_free)
+        words += f" (most to {peak.name}){'' if fits else ': does not fit'}"
+        phases = {phase.name: phase.device_bytes for phase in plan.phases}
+        data = {"device_bytes": plan.device_bytes, "host_bytes": plan.host_bytes, "fits": fits}
+        return Row(f"--memory {plan.placement}", words, data={**data, "phases": phases})
+
+    options = PLACEMENTS if kind == "cuda" else PLACEMENTS[:2]
+    rows = [
+        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {intent.method}, on {device}"),
+        *(row(needs.plan(placement)) for placement in options),
+    ]
+    try:
+        plan = choose_placement(needs, intent.memory, free, host_free, where)
+    except InputError as error:
+        return [*rows, Row("memory", str(error), good=False)]
+    rows.append(Row("memory", f"{free / _GIB:.1f} GiB free: --memory {plan.placement} fits"))
+    rows.append(_disk(plan.disk_bytes))
+    rows.append(_duration(plan, intent.frames, device, needs.weights["transformer"].whole))
+    return rows
+
+
+def _disk(spool: int) -> Row:
+    free = shutil.disk_usage(Path.cwd()).free
+    needed = spool + _GIB // 4
+    words = f"{free / _GIB:.1f} GiB free here, frames take {spool / _GIB:.1f} GiB until written"
+    return Row("disk", words, good=free > needed)
+
+
+def _duration(plan: Any, frames: int, device: Any, weights: int) -> Row:
+    """From the device's own speed at matrix products, tried for a moment."""
+    rate = matrix_rate(device)
+    seconds = plan.flops / (rate * _EFFICIENCY["cuda" if device.type == "cuda" else "cpu"])
+    if plan.placement == "offload":
+        seconds = max(seconds, plan.calls * weights / bus_rate(device))
+    chunks = -(-frames // CHUNK_FRAMES)
+    total = seconds * chunks
+    words = (
+        f"about {total:.0f} s for {frames} frames, {seconds:.1f} s a chunk of {CHUNK_FRAMES} "
+        f"({plan.flops / 1e12:.3g} T operations, {rate / 1e12:.3g} T a second), loading apart"
+    )
+    return Row("time", words, data={"seconds": total, "flops": plan.flops})
+
+
+def bus_rate(device: Any) -> float:
+    """Bytes a second from page-locked host memory to a GPU; takes a moment."""
+    import torch
+
+    size = 1 << 28
+    source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        source.to(device)
+        torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return size / best
+
+
+def matrix_rate(device: Any) -> float:
+    """Floating-point operations a second in matrix products, bfloat16 on a GPU, float32 on a CPU;
+    takes a moment."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    side = 8192 if on_gpu else 1024
+    a = torch.randn(side, side, device=device).to(torch.bfloat16 if on_gpu else torch.float32)
+
+    def timed(repeats: int) -> float:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            a @ a
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    timed(3)
+    best = min(timed(10 if on_gpu else 2) / (10 if on_gpu else 2) for _ in range(3))
+    return 2.0 * side**3 / best

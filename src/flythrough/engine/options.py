@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
+
+MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
+"""Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -94,6 +98,20 @@ def check_device(name: str) -> None:
     """
     if _DEVICE.fullmatch(name) is None:
         raise InputError(f"The device {name!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
+
+
+def check_memory(asked: MemoryChoice, device: str) -> None:
+    """--memory against --device, as far as that is known from its name.
+
+    Raises:
+        InputError: streaming from host memory on a device that has no memory of its own.
+    """
+    kind = device.partition(":")[0]
+    if asked == "offload" and kind not in ("cuda", "auto"):
+        raise InputError(
+            f"--memory offload has no effect on the device {kind}: weights are streamed to CUDA "
+            "GPUs only; use drop-text or auto."
+        )
 
 
 def check_targets(output: Path | None, save_warp: Path | None, rollout: Path | None) -> None:

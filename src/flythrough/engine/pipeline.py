@@ -18,6 +18,7 @@ import numpy as np
 from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.errors import InputError
@@ -64,6 +65,7 @@ def load(
     device: str = "auto",
     geometry: str = "default",
     lora: str = "default",
+    memory: MemoryChoice = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -71,12 +73,13 @@ def load(
         device: auto, cpu, mps, cuda or cuda:N.
         geometry: ``default`` (the model's own network), ``flat``, or a depth file of the photo.
         lora: ``default`` (the model's camera adapter), ``off``, or a .safetensors adapter.
+        memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora)
+    return Pipeline(str(model), device, geometry, lora, memory)
 
 
 class Pipeline:
@@ -87,10 +90,15 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: str, device: str = "auto", geometry: str = "default", lora: str = "default"
+        self,
+        model: str,
+        device: str = "auto",
+        geometry: str = "default",
+        lora: str = "default",
+        memory: MemoryChoice = "auto",
     ) -> None:
         self.model, self.device = model, device
-        self.geometry, self.lora = geometry, lora
+        self.geometry, self.lora, self.memory = geometry, lora, memory
         self._session: tuple[RolloutSpec, Session] | None = None
 
     def __call__(
@@ -181,6 +189,7 @@ class Pipeline:
             geometry=self.geometry,
             lora=self.lora,
             device=self.device,
+            memory=self.memory,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:
@@ -210,7 +219,8 @@ class Pipeline:
         key = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
         if self._session is None or self._session[0] != key:
             self._session = None  # the old weights must go before the new ones come
-            session = build_session(spec, find_model(spec.model), self.device, _announce)
+            folder = find_model(spec.model)
+            session = build_session(spec, folder, self.device, _announce, memory=self.memory)
             self._session = key, session
         return self._session[1]
 

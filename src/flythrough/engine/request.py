@@ -13,8 +13,10 @@ from flythrough.cameras.source import camera_file, trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.engine.files import check_geometry_file, check_lora, is_network, names_file
 from flythrough.engine.options import (
+    MemoryChoice,
     check_blend,
     check_device,
+    check_memory,
     check_numbers,
     check_sampling,
     check_size,
@@ -36,6 +38,7 @@ class GenerateRequest:
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
     ``anchor``: which latent stays in the history of method helios for good;
+    ``memory``: where weights lie (``engine.options.MemoryChoice``);
     ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
@@ -58,6 +61,7 @@ class GenerateRequest:
     blend_chunks: int = 0
     anchor: Anchor = "first"
     device: str = "auto"
+    memory: MemoryChoice = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -91,6 +95,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     method = _method(request)
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
+    check_memory(request.memory, request.device)
     _check_words(request)
     check_targets(request.output, request.save_warp, request.rollout)
     _check_no_input_is_overwritten(request)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_unchanged
-from flythrough.engine.options import check_device, check_numbers
+from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.warp_video import WarpVideo, reread_warp
 from flythrough.errors import RolloutError, WeightsError
@@ -36,6 +36,7 @@ class ResumeRequest:
     frames: int | None = None
     output: Path | None = None
     device: str = "auto"
+    memory: MemoryChoice = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
         WeightsError: the model is gone or changed.
     """
     check_device(request.device)
+    check_memory(request.memory, request.device)
     rollout = store.load(request.folder)
     plan = Plan.from_dict(store.read_plan(request.folder))
     output = request.output or (Path(plan.output) if plan.output else None)
@@ -96,7 +98,8 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     for text in checked.notes:
         notify(text)
     spec, request = checked.rollout.spec, checked.request
-    session = build_session(spec, find_model(spec.model), request.device, notify, checked.warp)
+    folder = find_model(spec.model)
+    session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
     if request.prompt is not None:
         announce_cut_prompt(session, spec, request.prompt, notify)
     store.write_plan(request.folder, checked.plan.to_dict())

@@ -53,7 +53,9 @@ def start_job(checked: CheckedRequest, notify: Notify) -> Job:
     for text in checked.notes:
         notify(text)
     spec = build_spec(checked)
-    session = build_session(spec, checked.model, request.device, notify, checked.warp)
+    session = build_session(
+        spec, checked.model, request.device, notify, checked.warp, request.memory
+    )
     announce_cut_prompt(session, spec, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)

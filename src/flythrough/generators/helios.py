@@ -223,6 +223,7 @@ class HeliosGenerator:
         )
         guidance = settings.guidance
         plain = self.embedding(spec.negative_prompt) if guidance.active else None
+        self.model.prompts.release()
         current: tuple[int, StageConditioning, PackedHistory] | None = None
         step = 0
 

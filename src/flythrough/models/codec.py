@@ -30,7 +30,7 @@ CLASS_NAME = "TAEHV"
 _STILL_FRAMES = 33
 # Latent frames per pass without gradients. One at a time keeps activations in a CPU's caches
 # (a third faster than nine at once) and the results are the same either way.
-_PER_PASS = {"cpu": 1, "cuda": 9}
+LATENTS_PER_PASS = {"cpu": 1, "cuda": 9}
 
 
 class VideoCodec:
@@ -50,6 +50,7 @@ class VideoCodec:
                 "with standard framing and equal rates"
             )
         self.net = net
+        self.per_pass: int | None = None  # latents decoded at once; None: what suits the device
 
     @property
     def config(self) -> TAEHVConfig:
@@ -146,7 +147,8 @@ class VideoCodec:
         if torch.is_grad_enabled() and wants_gradient:
             return step(x, None)[0]
         parts, state = [], None
-        for piece in x.split(unit * _PER_PASS.get(x.device.type, 9), dim=1):
+        count = self.per_pass or LATENTS_PER_PASS.get(x.device.type, 9)
+        for piece in x.split(unit * count, dim=1):
             part, state = step(piece, state)
             parts.append(part)
         return torch.cat(parts, dim=1)

@@ -56,6 +56,16 @@ def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
         WeightsError: the class is not one that Flythrough can use there, or the configuration does
             not describe a network of it.
     """
+    name, module = meta_network(part, config)
+    return name, _describe(module, part)
+
+
+def meta_network(part: str, config: Config) -> tuple[str, nn.Module]:
+    """Class name and network of a configuration, on the meta device: shapes without memory.
+
+    Raises:
+        WeightsError: as :func:`expected_tensors`.
+    """
     makers = _MAKERS[part]
     name = _class_name(part, config)
     if name not in makers:
@@ -65,7 +75,7 @@ def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
         )
     try:
         with torch.device("meta"):
-            module = makers[name](config)
+            return name, makers[name](config)
     except WeightsError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
@@ -73,7 +83,6 @@ def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
             f"the configuration describes no {name} ({' '.join(str(error).split())[:200]}); "
             "restore config.json"
         ) from error
-    return name, _describe(module, part)
 
 
 def _class_name(part: str, config: Config) -> str:

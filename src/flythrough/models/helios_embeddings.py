@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flythrough.models.linear import Linear
+from flythrough.models.precision import without_autocast
 
 _MAX_PERIOD = 10000.0
 
@@ -63,7 +64,7 @@ class ConditionEmbedder(nn.Module):
 
     def rows(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding [B,D] and modulation row [B,6,D] of ``timestep`` [B], outside autocast."""
-        with torch.autocast(device_type=timestep.device.type, enabled=False):
+        with without_autocast(timestep.device):
             embedding = self.time_embedder(sinusoids(timestep, self.freq_dim))
             embedding = embedding.to(self.time_proj.weight.dtype)
             return embedding, self.time_proj(functional.silu(embedding)).unflatten(-1, (6, -1))

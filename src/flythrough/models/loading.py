@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,9 +12,15 @@ from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.placing import VisitingCodec, stream_layers
 from flythrough.models.quiet import quiet_loading
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, load_any_codec
+
+Placement = Literal["resident", "drop-text", "offload"]
+"""``resident``: all weights on the device. ``drop-text``: the text encoder is streamed through the
+device and dropped once the prompts are read. ``offload``: denoiser and text encoder stay in host
+memory and are streamed layer by layer; the codec comes when it is used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,39 +42,60 @@ class LoadedModel:
         return self.folder.defaults
 
 
-def load_model(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """Load transformer, codec and text encoder of ``folder`` onto ``device``.
+def load_model(
+    folder: ModelFolder,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement = "resident",
+) -> LoadedModel:
+    """Load transformer, codec and text encoder of ``folder`` for work on ``device``.
 
     Transformer and text encoder run in ``dtype`` (the transformer's norms, tables and time
-    embedding stay float32); the codec stays float32.
+    embedding stay float32); the codec stays float32. With placement ``offload`` the transformer is
+    left in host memory until :func:`stream_denoiser`.
 
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
     """
-    transformer = load_transformer(folder.path / "transformer", dtype)
-    torch.nn.Module.to(transformer, device)
+    host = torch.device("cpu")
+    streamed = placement == "offload"
+    transformer = load_transformer(folder.path / "transformer", dtype, host if streamed else device)
+    codec = load_any_codec(folder.path / "vae", host if streamed else device)
     return LoadedModel(
         folder=folder,
         transformer=transformer.eval().requires_grad_(False),
-        codec=load_any_codec(folder.path / "vae", device),
-        prompts=PromptEncoder.from_folder(folder.path, device=device, dtype=dtype),
+        codec=VisitingCodec(codec, device) if streamed else codec,
+        prompts=PromptEncoder.from_folder(
+            folder.path, device=device, dtype=dtype, keep=placement == "resident"
+        ),
         scheduler=_read_scheduler(folder.path / "scheduler" / "scheduler_config.json"),
         device=device,
     )
 
 
-def load_transformer(folder: Path, dtype: torch.dtype) -> HeliosTransformer:
-    """The denoiser of a diffusers folder, whole or sharded."""
+def stream_denoiser(model: LoadedModel) -> None:
+    """Finish placement ``offload``, once every adapter is attached."""
+    stream_layers(model.transformer, model.device, prefetch=True)
+
+
+def load_transformer(
+    folder: Path, dtype: torch.dtype, device: torch.device | None = None
+) -> HeliosTransformer:
+    """The denoiser of a diffusers folder, whole or sharded; onto a GPU without a copy in host
+    memory."""
+    there = {"device_map": {"": str(device)}} if device and device.type == "cuda" else {}
     try:
         with quiet_loading():
             loaded: HeliosTransformer = HeliosTransformer.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True
+                folder, torch_dtype=dtype, local_files_only=True, **there
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"The denoiser in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "check the folder or download it again."
         ) from error
+    if device is not None and not there:
+        torch.nn.Module.to(loaded, device)
     return loaded
 
 

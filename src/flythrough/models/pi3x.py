@@ -27,6 +27,7 @@ from flythrough.models.pi3x_priors import (
     with_translation,
 )
 from flythrough.models.pi3x_prope import PoseInjection, ViewPoses, attention_mask
+from flythrough.models.precision import without_autocast
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -149,7 +150,7 @@ class Pi3X(nn.Module):
                 "This geometry network was built without priors (multimodal is false) but depth, "
                 "rays or poses were given; leave them out or load a multimodal network."
             )
-        with _full_precision(images):
+        with without_autocast(images.device):
             return prepare_priors(priors, images)
 
     def _add_maps(self, hidden: Tensor, given: PreparedPriors) -> Tensor:
@@ -215,7 +216,7 @@ class Pi3X(nn.Module):
         conf = self.conf_decoder(features, rotary)
         camera = self.camera_decoder(features, rotary)
         metric = self._metric_features(features, positions, batch)
-        with _full_precision(features):
+        with without_autocast(features.device):
             xy, log_z = self.point_head(point[:, first:].float(), rows, columns)
             (logit,) = self.conf_head(conf[:, first:].float(), rows, columns)
             poses = self.camera_head(camera[:, first:].float())
@@ -253,10 +254,6 @@ def assemble(raw: Pi3XRaw) -> Pi3XOutput:
         metric=raw.metric,
         raw=raw,
     )
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _check_images(images: Tensor) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import html
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +70,25 @@ class PromptEncoder:
     """Text features of prompts, cached by prompt.
 
     Args:
-        text_encoder: its parameters may be trained through ``embed``.
+        text_encoder: its parameters may be trained through ``embed``; or what loads one, which is
+            then done for the first prompt and after every ``release``.
         tokenizer: pads with id 0 and appends an end token.
+        device: where features go; that of the encoder unless given.
     """
 
-    def __init__(self, text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.text_encoder = text_encoder
+    def __init__(
+        self,
+        text_encoder: UMT5EncoderModel | Callable[[], UMT5EncoderModel],
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._net: UMT5EncoderModel | None = None
+        self._load: Callable[[], UMT5EncoderModel] | None = None
+        if isinstance(text_encoder, UMT5EncoderModel):
+            self._net = text_encoder
+        else:
+            self._load = text_encoder
+        self._device = None if device is None else torch.device(device)
         self.tokenizer = tokenizer
         self._cache: dict[tuple[str, int], Tensor] = {}
 
@@ -83,8 +99,12 @@ class PromptEncoder:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        keep: bool = True,
     ) -> PromptEncoder:
-        """Load ``text_encoder/`` and ``tokenizer/`` of a model folder, without any network.
+        """Use ``text_encoder/`` and ``tokenizer/`` of a model folder, without any network.
+
+        ``keep`` puts the encoder on the device for good. Otherwise it is read from the disk when a
+        new prompt comes, its layers visit the device one by one, and ``release`` frees it.
 
         Raises:
             WeightsError: a part is missing or unreadable.
@@ -97,18 +117,15 @@ class PromptEncoder:
                     "tokenizer again"
                 )
         try:
-            with quiet_loading():
-                encoder = UMT5EncoderModel.from_pretrained(
-                    parts[0], dtype=dtype, local_files_only=True
-                )
             tokenizer = AutoTokenizer.from_pretrained(parts[1], local_files_only=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise WeightsError(
-                f"the text encoder in {folder} cannot be loaded "
-                f"({' '.join(str(error).split())[:200]}); download or copy it again"
-            ) from error
+            raise _unusable(folder, error) from error
+        place = torch.device(device)
+        if not keep:
+            return cls(partial(_passing_encoder, parts[0], place, dtype), tokenizer, place)
+        encoder = _read_encoder(parts[0], dtype)
         torch.nn.Module.to(encoder, device)
-        return cls(encoder.eval().requires_grad_(False), tokenizer)
+        return cls(encoder, tokenizer)
 
     def save(self, folder: str | Path) -> None:
         """Write ``text_encoder/`` and ``tokenizer/`` below ``folder``."""
@@ -116,8 +133,24 @@ class PromptEncoder:
         self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
 
     @property
+    def text_encoder(self) -> UMT5EncoderModel:
+        """The network, read first if need be."""
+        if self._net is None:
+            assert self._load is not None
+            self._net = self._load()
+        return self._net
+
+    def release(self) -> None:
+        """Free an encoder that was not to be kept; what it made stays known."""
+        if self._load is not None and self._net is not None:
+            self._net = None
+            gc.collect()  # hooks of visiting layers form cycles
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @property
     def device(self) -> torch.device:
-        return next(self.text_encoder.parameters()).device
+        return self._device or next(self.text_encoder.parameters()).device
 
     @property
     def width(self) -> int:
@@ -163,3 +196,28 @@ class PromptEncoder:
     def forget(self) -> None:
         """Drop remembered features."""
         self._cache.clear()
+
+
+def _read_encoder(folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    try:
+        with quiet_loading():
+            encoder = UMT5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unusable(folder, error) from error
+    return encoder.eval().requires_grad_(False)
+
+
+def _passing_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
+    from flythrough.models.placing import stream_layers
+
+    encoder = _read_encoder(folder, dtype)
+    if device.type != "cpu":
+        stream_layers(encoder, device, prefetch=False)
+    return encoder
+
+
+def _unusable(folder: str | Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"the text encoder in {folder} cannot be loaded "
+        f"({' '.join(str(error).split())[:200]}); download or copy it again"
+    )

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from flythrough.disk import read_json
 from flythrough.errors import InputError, WeightsError
-from flythrough.models.codec import load_codec
+from flythrough.models.codec import VideoCodec, load_codec
+from flythrough.models.taehv import TAEHV
 
 CLASS_NAME = "AutoencoderKLWan"
 _STILL_FRAMES = 33
@@ -44,6 +45,10 @@ class Codec(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor: ...
+
+    def to(self, device: torch.device | str) -> Codec:
+        """Move the network (in place) and return the codec."""
+        ...
 
 
 class WanCodec:
@@ -105,6 +110,11 @@ class WanCodec:
         raw = latents.to(self.device) * self._std.to(latents) + self._mean.to(latents)
         video: Tensor = self.net.decode(raw.to(self.net.dtype), return_dict=False)[0]
         return (video.float() / 2 + 0.5).clamp(0, 1)
+
+
+def codec_of(net: Any) -> Codec:
+    """The codec around a network of either kind."""
+    return VideoCodec(net) if isinstance(net, TAEHV) else WanCodec(net)
 
 
 def load_any_codec(folder: Path, device: torch.device) -> Codec:

@@ -1,0 +1,144 @@
+"""Peak memory of runs beside what was foretold, phase by phase, each run in a process of its own.
+
+    python bench/peak_memory.py FOLDER -o OUT.json --run resident:helios:384x640:2 [--run ...]
+
+A run is PLACEMENT:METHOD:HEIGHTxWIDTH:CHUNKS; method ``camera`` follows a path on a flat depth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+GIB = 2**30
+OF_LABEL = {
+    "": "read the prompt",
+    "warp": "render the warp",
+    "encode": "encode",
+    "denoise": "denoise",
+    "decode": "decode",
+}
+
+
+def measure(folder: str, run: str) -> dict[str, Any]:
+    """One run: its phases' peaks in GiB, seconds, and the plan."""
+    from flythrough.engine.memory_plan import run_needs
+    from flythrough.engine.request import GenerateRequest, check
+    from flythrough.engine.run import advance, start_job
+
+    placement, method, size_text, chunks = run.split(":")
+    height, width = (int(n) for n in size_text.split("x"))
+    photo = Path(str(files("flythrough"))) / "assets" / "example.jpg"
+    camera = method == "camera"
+    on_gpu = torch.cuda.is_available()
+    request = GenerateRequest(
+        image=photo if camera else None,
+        camera="forward 0.3; pan right 20deg" if camera else None,
+        geometry="flat" if camera else "default",
+        lora="off" if camera else "default",
+        prompt="a quiet valley in the morning",
+        model=folder,
+        frames=33 * int(chunks),
+        size=(height, width),
+        memory=placement,  # type: ignore[arg-type]
+        output=Path("/tmp/never-written.mp4"),
+    )
+    checked = check(request)
+    started = time.perf_counter()
+    needs = run_needs(
+        checked.model, (height, width), checked.method, request.frames, "cuda" if on_gpu else "cpu"
+    )
+    plan = needs.plan(placement)  # type: ignore[arg-type]
+    planned = time.perf_counter() - started
+    notes: list[str] = []
+    started = time.perf_counter()
+    job = start_job(checked, notes.append)
+    loaded = time.perf_counter() - started
+    peaks: dict[str, float] = {}
+    current = ""
+
+    def close(label: str) -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+            phase = OF_LABEL[label]
+            peaks[phase] = max(peaks.get(phase, 0.0), torch.cuda.max_memory_allocated() / GIB)
+            torch.cuda.reset_peak_memory_stats()
+
+    close("")
+
+    def report(index: int, label: str, share: float) -> None:
+        nonlocal current
+        del index, share
+        if label in OF_LABEL and label != current:
+            close(current)
+            current = label
+
+    seconds, times, finite = [], [], True
+    since = time.perf_counter()
+    for rollout in advance(job, report):
+        close(current)
+        current = ""
+        seconds.append(round(time.perf_counter() - since, 2))
+        since = time.perf_counter()
+        times.append({k: round(v, 2) for k, v in rollout.chunks[-1].timings.items()})
+        finite &= bool(np.isfinite(rollout.chunks[-1].latents).all())
+    foretold = {phase.name: round(phase.device_bytes / GIB, 2) for phase in plan.phases}
+    top = max(peaks.values(), default=0.0)
+    return {
+        "run": run,
+        "finite": finite,
+        "peak_gib": round(top, 2),
+        "foretold_gib": round(plan.device_bytes / GIB, 2),
+        "ratio": round(plan.device_bytes / GIB / top, 3) if top else None,
+        "phases_gib": {name: round(value, 2) for name, value in peaks.items()},
+        "foretold_phases_gib": foretold,
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2) if on_gpu else None,
+        "host_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "foretold_host_gib": round(plan.host_bytes / GIB, 2),
+        "seconds_to_plan": round(planned, 2),
+        "seconds_to_load": round(loaded, 2),
+        "seconds_per_chunk": seconds,
+        "timings": times,
+        "tera_operations_per_chunk": round(plan.flops / 1e12, 1),
+        "notes": notes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--run", action="append", required=True)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--one", action="store_true", help="in this process, result on stdout")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.folder, given.run[0])))
+        return
+    rows = []
+    for run in given.run:
+        command = [sys.executable, __file__, given.folder, "--run", run, "--one"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+        row = (
+            json.loads(line) if done.returncode == 0 else {"run": run, "error": done.stderr[-1500:]}
+        )
+        print(json.dumps(row, indent=1), flush=True)
+        rows.append(row)
+        if given.output:
+            device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+            result = {"device": device, "torch": torch.__version__, "runs": rows}
+            given.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Bytes and operations that a computation will need, found by running it on the meta device.
+
+Nothing is allocated: every tensor operation is carried out on shapes alone, while the storages that
+would be alive are added up. Attention counts as a fused kernel (no table of scores), as it runs on
+GPUs and CPUs.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry
+
+
+@dataclass(frozen=True)
+class Need:
+    """Greatest bytes of temporary tensors alive at one time (weights apart, results included), and
+    floating-point operations of products, convolutions and attention (a multiply-add is two)."""
+
+    peak_bytes: int
+    flops: float
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers, shared ones counted once."""
+    seen = {id(t): t for t in _tensors(module)}
+    return sum(_bytes(t) for t in seen.values())
+
+
+def needed_by(run: Callable[[], object], modules: Iterable[nn.Module]) -> Need:
+    """What ``run`` needs beside the weights of ``modules``; all its tensors are on meta."""
+    ledger = _Ledger(t for module in modules for t in _tensors(module))
+    # Under inference mode composite operations are not taken apart and their parts go unseen.
+    with torch.no_grad(), torch.device("meta"), ledger, _FusedAttention(ledger):
+        run()
+    return Need(ledger.peak, ledger.flops)
+
+
+class _Ledger(TorchDispatchMode):
+    """Follows the storages that operations create, until they die."""
+
+    def __init__(self, owned: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live, self.peak, self.flops = 0, 0, 0.0
+        self._owned = {t.untyped_storage()._cdata: t for t in owned}
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func._overloadpacket is torch.ops.aten.convolution:
+            # Libraries reorder the axes of input and result, each into a copy (seen with cuDNN).
+            work = 2 * _bytes(result) + _bytes(args[0])
+            self.peak = max(self.peak, self.live + work)
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._enter(value)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _enter(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._owned or key in self._known:
+            return
+
+        def gone(_: object) -> None:
+            self.live -= size
+            self._known.pop(key, None)
+
+        self._known[key] = weakref.ref(storage, gone)
+        self.live += size
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention without its table of scores."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, key, value = args[:3]
+        scores = query.shape[:-1].numel() * key.shape[-2]
+        self.ledger.flops += 2.0 * scores * (key.shape[-1] + value.shape[-1])
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

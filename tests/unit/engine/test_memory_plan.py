@@ -1,0 +1,84 @@
+"""Which placement a run gets, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flythrough.engine.memory_plan import RunNeeds, choose_placement, run_needs
+from flythrough.errors import InputError
+from flythrough.models.accounting import Need
+from flythrough.models.catalog import find_model
+from flythrough.models.needs import PartNeed
+
+GIB = 2**30
+
+
+def needs(device: str = "cuda") -> RunNeeds:
+    """A denoiser of 20 GiB, a text encoder of 10, a codec of 1; 4 GiB of activations."""
+    return RunNeeds(
+        weights={
+            "transformer": PartNeed(20 * GIB, GIB),
+            "text_encoder": PartNeed(10 * GIB, 2 * GIB),
+            "vae": PartNeed(GIB, GIB // 4),
+        },
+        text=Need(0, 1e12),
+        encode=Need(2 * GIB, 1e12),
+        warp=Need(0, 0.0),
+        denoise=Need(GIB, 1e14),
+        decode=Need(4 * GIB, 1e12),
+        frames=66,
+        size=(384, 640),
+        device=device,
+        calls=6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "placement", "peak"),
+    [(80, "resident", 35), (35, "drop-text", 25), (24, "offload", 5), (6, "offload", 5)],
+)
+def test_auto_takes_the_first_that_fits(free: int, placement: str, peak: int) -> None:
+    plan = choose_placement(needs(), "auto", free * GIB, 100 * GIB, "cuda:0")
+    assert plan.placement == placement
+    assert plan.device_bytes == pytest.approx(peak * GIB, abs=GIB // 8)
+
+
+def test_what_cannot_fit_is_refused_with_its_figures() -> None:
+    with pytest.raises(InputError, match=r"5\.1 GiB on cuda:0, but 4\.0 GiB are free; use a small"):
+        choose_placement(needs(), "auto", 4 * GIB, 100 * GIB, "cuda:0")
+    with pytest.raises(InputError, match="use --memory auto"):
+        choose_placement(needs(), "resident", 30 * GIB, 100 * GIB, "cuda:0")
+
+
+def test_weights_that_wait_need_host_memory() -> None:
+    with pytest.raises(InputError, match=r"needs 35\.0 GiB of host memory, but 16\.0 GiB"):
+        choose_placement(needs(), "auto", 8 * GIB, 16 * GIB, "cuda:0")
+
+
+def test_a_cpu_streams_nothing() -> None:
+    plan = choose_placement(needs("cpu"), "auto", 33 * GIB, 33 * GIB, "the host")
+    assert plan.placement == "drop-text"
+    assert plan.host_bytes == 0
+
+
+def test_time_grows_with_guidance_and_steps(tiny_model: Path) -> None:
+    folder = find_model(str(tiny_model))
+    plain = run_needs(folder, (64, 128), "helios", 33, "cpu", steps=(1, 1, 1))
+    twice = run_needs(folder, (64, 128), "helios", 33, "cpu", steps=(2, 2, 2))
+    guided = run_needs(folder, (64, 128), "helios", 33, "cpu", steps=(1, 1, 1), guidance=5.0)
+    assert twice.denoise.flops == guided.denoise.flops == pytest.approx(2 * plain.denoise.flops)
+    assert (plain.calls, twice.calls, guided.calls) == (3, 6, 6)
+    larger = run_needs(folder, (128, 128), "helios", 33, "cpu")
+    assert larger.decode.peak_bytes > 1.5 * plain.decode.peak_bytes
+
+
+def test_a_camera_costs_history_tokens(tiny_model: Path) -> None:
+    folder = find_model(str(tiny_model))
+    free = run_needs(folder, (64, 128), "helios", 33, "cpu")
+    led = run_needs(folder, (64, 128), "warp-as-history", 33, "cpu")
+    assert led.denoise.flops > free.denoise.flops
+    assert led.warp.peak_bytes > 0 == free.warp.peak_bytes
+    assert "geometry" in led.weights
+    assert "geometry" not in free.weights

@@ -1,0 +1,63 @@
+"""Memory foretold on shapes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flythrough.models.accounting import needed_by, weight_bytes
+from flythrough.models.catalog import find_model
+from flythrough.models.loading import load_model
+from flythrough.models.needs import ModelNeeds
+
+
+def test_temporaries_count_while_they_live() -> None:
+    def run() -> torch.Tensor:
+        first = torch.empty(1000)  # 4000 bytes
+        second = first * 2  # both live: 8000
+        del first
+        return second + 1  # second and the sum: 8000
+
+    assert needed_by(run, []).peak_bytes == 8000
+
+
+def test_views_and_weights_take_nothing() -> None:
+    layer = nn.Linear(8, 16, device="meta")
+    need = needed_by(lambda: layer(torch.empty(4, 8).reshape(2, 2, 8)).transpose(0, 1), [layer])
+    assert need.peak_bytes == 4 * (4 * 8 + 4 * 16)
+    assert need.flops == 2 * 4 * 8 * 16
+
+
+def test_attention_has_no_table_of_scores() -> None:
+    def run() -> torch.Tensor:
+        q = torch.empty(1, 2, 1000, 4)
+        return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    need = needed_by(run, [])
+    assert need.peak_bytes == 2 * 4 * 2 * 1000 * 4
+    assert need.flops == 4 * 2 * 1000 * 1000 * 4
+
+
+def test_a_convolution_needs_room_to_reorder() -> None:
+    layer = nn.Conv2d(3, 5, 1, device="meta", bias=False)
+    need = needed_by(lambda: layer(torch.empty(1, 3, 10, 10)), [layer])
+    assert need.peak_bytes == 4 * 100 * (3 + 3 + 2 * 5)
+
+
+def test_shared_weights_count_once() -> None:
+    pair = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)])
+    pair[1].weight = pair[0].weight
+    assert weight_bytes(pair) == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_are_those_that_get_loaded(tiny_model: Path, dtype: torch.dtype) -> None:
+    model = load_model(find_model(str(tiny_model)), torch.device("cpu"), dtype)
+    weights = ModelNeeds(tiny_model, "cpu", dtype).weights()
+    assert weights["transformer"].whole == weight_bytes(model.transformer)
+    assert weights["text_encoder"].whole == weight_bytes(model.prompts.text_encoder)
+    assert weights["vae"].whole == weight_bytes(model.codec.net)  # type: ignore[attr-defined]
+    assert all(part.streamed <= part.whole for part in weights.values())
