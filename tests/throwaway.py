@@ -38,9 +38,10 @@ def build_tiny_model(folder: Path) -> None:
     """Every part that ``generate`` loads, with random weights of a fixed seed."""
     import torch
 
-    from flythrough.models.adapters import lora_state, new_lora, save_lora
+    from flythrough.models.adapters import lora_state, new_lora
     from flythrough.models.codec import VideoCodec, save_codec
     from flythrough.models.helios import HeliosTransformer
+    from flythrough.models.lora_files import save_lora
     from flythrough.models.pi3x import Pi3X
     from flythrough.models.pi3x_files import save_pi3x
     from flythrough.models.taehv import TAEHV

@@ -172,7 +172,7 @@ def test_adapter_of_another_model_is_refused_and_nothing_is_written(
 ) -> None:
     import torch
 
-    from flythrough.models.adapters import save_lora
+    from flythrough.models.lora_files import save_lora
 
     layer = "blocks.0.attn1.to_q"
     sides = {"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(8, 2)}

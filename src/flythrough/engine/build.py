@@ -29,9 +29,10 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistorySettings,
 )
 from flythrough.geometry.estimators.select import load_estimator
-from flythrough.models.adapters import attach_lora, read_lora
+from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.loading import LoadedModel, load_model
+from flythrough.models.lora_files import read_lora
 from flythrough.models.pi3x_estimator import pi3x_estimator
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
@@ -40,6 +41,9 @@ from flythrough.sampling.guidance import Guidance
 from flythrough.scene.settings import WarpSettings
 
 Notify = Callable[[str], None]
+
+STYLE_ADAPTER = "style"
+"""Name of the adapter that method helios is given; it counts in every stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,9 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
         settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
-        settings |= named_files(request.geometry, request.lora)
+    settings |= named_files(request.geometry, request.lora)
+    if request.lora_scale != 1.0:
+        settings["lora_scale"] = float(request.lora_scale)
     return RolloutSpec(
         method=checked.method,
         model=BUNDLED if request.model == BUNDLED else str(checked.model.path.resolve()),
@@ -109,8 +115,11 @@ def build_session(
     device_name: str,
     notify: Notify,
     warp: WarpVideo | None = None,
+    loaded: LoadedModel | None = None,
 ) -> Session:
     """Load the model of ``spec`` and compose its method.
+
+    ``loaded`` is that model from an earlier session, on the same device; its adapters are removed.
 
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
@@ -125,9 +134,11 @@ def build_session(
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
     device = pick_device(device_name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_model(folder, device, dtype)
+    model = load_model(folder, device, dtype) if loaded is None else _without_adapters(loaded)
     sampler = _sampler(spec, folder)
     if spec.method == "helios":
+        if spec.lora not in ("default", "off"):
+            _attach(spec, model, Path(spec.lora), STYLE_ADAPTER)
         return Session(HeliosGenerator(model, sampler), model)
     lora = _attach_camera_adapter(spec, model, notify)
     settings = WarpAsHistorySettings(
@@ -235,8 +246,19 @@ def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify
             return False
     else:
         path = Path(spec.lora)
-    attach_lora(model.transformer, read_lora(path), CAMERA_ADAPTER)
+    _attach(spec, model, path, CAMERA_ADAPTER)
     return True
+
+
+def _attach(spec: RolloutSpec, model: LoadedModel, path: Path, name: str) -> None:
+    scale = float(spec.settings.get("lora_scale", 1.0))
+    attach_lora(model.transformer, read_lora(path), name, scale)
+
+
+def _without_adapters(model: LoadedModel) -> LoadedModel:
+    for name in attached_loras(model.transformer):
+        detach_lora(model.transformer, name)
+    return model
 
 
 def _absolute_if_file(value: str) -> str:

@@ -15,6 +15,7 @@ from flythrough.engine.files import check_geometry_file, check_lora, is_network,
 from flythrough.engine.options import (
     check_blend,
     check_device,
+    check_lora_scale,
     check_numbers,
     check_sampling,
     check_size,
@@ -35,7 +36,7 @@ class GenerateRequest:
 
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
-    ``anchor``: which latent stays in the history of method helios for good;
+    ``lora_scale`` multiplies the adapter's update. ``anchor``: which latent stays in the history of method helios for good;
     ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
@@ -52,6 +53,7 @@ class GenerateRequest:
     seed: int = 0
     geometry: str = "default"
     lora: str = "default"
+    lora_scale: float = 1.0
     steps: tuple[int, ...] | None = None
     guidance: float | None = None
     negative_prompt: str = ""
@@ -97,6 +99,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     model = find_model(request.model)
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
+    check_lora_scale(request.lora_scale, request.lora, method, model)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     photo = None if request.image is None else fit(read_photo(request.image), *size)
@@ -104,6 +107,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     warp = None
     if request.warp is not None:
         warp = read_warp(request.warp, request.warp_mask, request.frames, size)
+    check_lora(request.lora)
     if method == "warp-as-history":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
@@ -147,7 +151,6 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
 
 
 def _check_files(request: GenerateRequest, model: ModelFolder, photo: FittedPhoto | None) -> None:
-    check_lora(request.lora)
     if request.warp is not None:
         return
     if is_network(request.geometry):
@@ -274,17 +277,17 @@ def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
             "Method 'helios' follows no camera; drop --camera/--warp or use --method "
             "warp-as-history."
         )
-    for name, value in (("--geometry", request.geometry), ("--lora", request.lora)):
-        if value != "default":
+    idle = {
+        "--geometry": None if request.geometry == "default" else request.geometry,
+        "--lora": "off" if request.lora == "off" else None,
+        "--save-warp": request.save_warp,
+    }
+    for name, value in idle.items():
+        if value is not None:
             raise InputError(
                 f"{name} {value} has no effect without a camera (method helios); drop it or give "
                 "--camera."
             )
-    if request.save_warp is not None:
-        raise InputError(
-            f"--save-warp {request.save_warp} has no effect without a camera (method helios); drop "
-            "it or give --camera."
-        )
     given = request.image is not None or request.video is not None
     if not given and not request.prompt.strip():
         raise InputError(
