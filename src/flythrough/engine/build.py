@@ -72,6 +72,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """What denoiser and text encoder run in."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def build_spec(checked: CheckedRequest) -> RolloutSpec:
     """The frozen specification of a new rollout."""
     request, defaults = checked.request, checked.model.defaults
@@ -133,7 +138,7 @@ def build_session(
         )
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
     device = pick_device(device_name)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = pick_dtype(device)
     model = load_model(folder, device, dtype) if loaded is None else _without_adapters(loaded)
     sampler = _sampler(spec, folder)
     if spec.method == "helios":

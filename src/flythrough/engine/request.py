@@ -24,7 +24,9 @@ from flythrough.engine.options import (
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.errors import CameraError, InputError, WeightsError
-from flythrough.media.image import FittedPhoto, fit, read_photo
+from flythrough.media.checks import IN_MEMORY
+from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
+from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method
@@ -36,12 +38,13 @@ class GenerateRequest:
 
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
-    ``lora_scale`` multiplies the adapter's update. ``anchor``: which latent stays in the history of method helios for good;
-    ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
+    ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
+    update. ``anchor``: which latent stays in the history of method helios for good; ``guidance``
+    None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
-    image: Path | None = None
-    video: Path | None = None
+    image: Path | Photo | None = None
+    video: Path | Clip | None = None
     camera: str | Path | Trajectory | None = None
     warp: Path | None = None
     warp_mask: Path | None = None
@@ -102,7 +105,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_lora_scale(request.lora_scale, request.lora, method, model)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
-    photo = None if request.image is None else fit(read_photo(request.image), *size)
+    photo = None if request.image is None else fit(_decoded(request.image), *size)
     trajectory = _trajectory(request, model.defaults.fps)
     warp = None
     if request.warp is not None:
@@ -115,6 +118,14 @@ def check(request: GenerateRequest) -> CheckedRequest:
     return CheckedRequest(request, method, model, size, photo, trajectory, warp, video, notes)
 
 
+def _decoded(image: Path | Photo) -> Photo:
+    return image if isinstance(image, Photo) else read_photo(image)
+
+
+def _called(given: Path | Photo | Clip | None) -> str:
+    return str(given) if isinstance(given, Path) else IN_MEMORY
+
+
 def _check_words(request: GenerateRequest) -> None:
     for name in ("model", "geometry", "lora", "device"):
         if not getattr(request, name).strip():
@@ -122,11 +133,11 @@ def _check_words(request: GenerateRequest) -> None:
 
 
 def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
-    given = [request.image, request.video, request.warp, request.warp_mask]
+    given: list[object] = [request.image, request.video, request.warp, request.warp_mask]
     given += [Path(v) for v in (request.geometry, request.lora) if names_file(v)]
     if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
         given.append(Path(request.camera))
-    inputs = {path.resolve() for path in given if path is not None}
+    inputs = {path.resolve() for path in given if isinstance(path, Path)}
     for target in (request.output, request.save_warp):
         if target is not None and target.resolve() in inputs:
             raise InputError(
@@ -182,7 +193,7 @@ def _notes(
             )
     if photo is not None and photo.scale > 1:
         notes.append(
-            f"the photo {request.image} is smaller than the video and is enlarged "
+            f"the photo {_called(request.image)} is smaller than the video and is enlarged "
             f"{photo.scale:.2g} times."
         )
     if isinstance(request.camera, Trajectory) and len(request.camera) != request.frames:
@@ -200,8 +211,8 @@ def _notes(
         unknown = photo is not None and not photo.focal_known
         if unknown and trajectory.intrinsics is None:
             notes.append(
-                f"the photo {request.image} states no focal length: it is taken from the geometry "
-                f"{request.geometry} or assumed as 60 degrees across."
+                f"the photo {_called(request.image)} states no focal length: it is taken from the "
+                f"geometry {request.geometry} or assumed as 60 degrees across."
             )
     return tuple(notes)
 
@@ -214,13 +225,13 @@ def _video_notes(
     notes = []
     if abs(video.fps - model.defaults.fps) > 0.5:
         notes.append(
-            f"the video {request.video} runs at {video.fps:g} frames a second and is continued at "
-            f"{model.defaults.fps:g}: speeds change."
+            f"the video {_called(request.video)} runs at {video.fps:g} frames a second and is "
+            f"continued at {model.defaults.fps:g}: speeds change."
         )
     if video.given > len(video.frames):
         notes.append(
-            f"of the {video.given} frames of {request.video} the last {len(video.frames)} and the "
-            "first are remembered."
+            f"of the {video.given} frames of {_called(request.video)} the last "
+            f"{len(video.frames)} and the first are remembered."
         )
     return tuple(notes)
 
