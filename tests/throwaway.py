@@ -72,6 +72,23 @@ def build_tiny_model(folder: Path) -> None:
     _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64, warp_stages=1)
 
 
+def show_frames(folder: Path) -> None:
+    """Make the decoder of a tiny model show its latents; with plain random weights all is black."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    decoder = [name for name in state if name.startswith("decoder.")]
+    for name in decoder:
+        if name.endswith(".weight"):
+            state[name] *= 3**0.5
+    last = max(
+        (name for name in decoder if name.endswith(".bias")), key=lambda n: int(n.split(".")[1])
+    )
+    state[last] += 0.5
+    save_file(state, file)
+
+
 def _tiny_geometry() -> Pi3XConfig:
     from flythrough.models.pi3x_config import Pi3XConfig
 

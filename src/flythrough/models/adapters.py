@@ -54,12 +54,16 @@ def detach_lora(transformer: HeliosTransformer, name: str = "camera") -> None:
         WeightsError: no adapter of that name is attached.
     """
     for layer, module in _adapted(transformer, name):
-        left = [other for other in module.lora_A if other != name]
-        if left:
-            now = [] if module.disable_adapters else list(module.active_adapters)
-            active = [other for other in now if other != name]
+        if len(module.lora_A) > 1:
+            flags = [(p, p.requires_grad) for p in module.parameters()]
+            active = [other for other in _active(module) if other != name]
+            with warnings.catch_warnings():
+                # PEFT says which other adapter it would choose; what counts is set below.
+                warnings.filterwarnings("ignore", message="Adapter .* was active")
+                module.delete_adapter(name)
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
             _activate(module, active)
-            module.delete_adapter(name)
         else:
             parent, _, child = layer.rpartition(".")
             setattr(transformer.get_submodule(parent), child, module.get_base_layer())
@@ -125,8 +129,8 @@ def set_lora_active(transformer: HeliosTransformer, name: str, active: bool) -> 
     for module in transformer.modules():
         if not isinstance(module, LoraLinear):
             continue
-        now = [] if module.disable_adapters else list(module.active_adapters)
-        if (name in now) == active:
+        now = _active(module)
+        if (name in now) == active or name not in module.lora_A:
             continue
         wanted = [*now, name] if active else [other for other in now if other != name]
         _activate(module, wanted)
@@ -157,19 +161,22 @@ def _inject(
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, transformer, adapter_name=name)
     transformer._hf_peft_config_loaded = True
-    for other in others:
-        set_lora_active(transformer, other, True)
-    set_lora_active(transformer, name, True)
+    for module in transformer.modules():
+        if isinstance(module, LoraLinear):
+            _activate(module, [other for other in (*others, name) if other in module.lora_A])
     for parameter in transformer.parameters():
         if id(parameter) in flags:
             parameter.requires_grad_(flags[id(parameter)])
 
 
+def _active(module: LoraLinear) -> list[str]:
+    """The adapters of one layer that count."""
+    return [] if module.disable_adapters else list(module.active_adapters)
+
+
 def _active_names(transformer: HeliosTransformer) -> list[str]:
-    for module in transformer.modules():
-        if isinstance(module, LoraLinear):
-            return [] if module.disable_adapters else list(module.active_adapters)
-    return []
+    found = [_active(m) for m in transformer.modules() if isinstance(m, LoraLinear)]
+    return list(dict.fromkeys(name for names in found for name in names))
 
 
 def _adapted(transformer: HeliosTransformer, name: str) -> list[tuple[str, LoraLinear]]:
