@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from throwaway import Answer, Command, build_tiny_model
+from throwaway import Answer, Command, build_tiny_model, show_frames
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +25,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder in the published layout; the same weights in every session."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def visible_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a decoder whose frames are not black, for comparisons of frames."""
+    folder = tmp_path_factory.mktemp("models") / "visible"
+    shutil.copytree(tiny_model, folder)
+    show_frames(folder)
     return folder
 
 

@@ -38,9 +38,10 @@ def build_tiny_model(folder: Path) -> None:
     """Every part that ``generate`` loads, with random weights of a fixed seed."""
     import torch
 
-    from flythrough.models.adapters import lora_state, new_lora, save_lora
+    from flythrough.models.adapters import lora_state, new_lora
     from flythrough.models.codec import VideoCodec, save_codec
     from flythrough.models.helios import HeliosTransformer
+    from flythrough.models.lora_files import save_lora
     from flythrough.models.pi3x import Pi3X
     from flythrough.models.pi3x_files import save_pi3x
     from flythrough.models.taehv import TAEHV
@@ -69,6 +70,23 @@ def build_tiny_model(folder: Path) -> None:
         state = {k: v + 0.02 * torch.randn_like(v) for k, v in lora_state(transformer).items()}
         save_lora(folder / "lora" / "camera.safetensors", state, 4, 4.0)
     _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64, warp_stages=1)
+
+
+def show_frames(folder: Path) -> None:
+    """Make the decoder of a tiny model show its latents; with plain random weights all is black."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    decoder = [name for name in state if name.startswith("decoder.")]
+    for name in decoder:
+        if name.endswith(".weight"):
+            state[name] *= 3**0.5
+    last = max(
+        (name for name in decoder if name.endswith(".bias")), key=lambda n: int(n.split(".")[1])
+    )
+    state[last] += 0.5
+    save_file(state, file)
 
 
 def _tiny_geometry() -> Pi3XConfig:

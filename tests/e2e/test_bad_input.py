@@ -59,6 +59,12 @@ CASES: dict[str, dict[str, str | None]] = {
     "camera with helios": {"--method": "helios"},
     "geometry without camera": {"--camera": None, "--geometry": "flat"},
     "lora without camera": {"--camera": None, "--lora": "off"},
+    "lora scale of nothing": {"--lora-scale": "0"},
+    "lora scale too large": {"--lora-scale": "4.5"},
+    "lora scale not finite": {"--lora-scale": "nan"},
+    "lora scale without adapter": {"--lora": "off", "--lora-scale": "0.5"},
+    "lora scale without camera": {"--camera": None, "--lora-scale": "0.5"},
+    "lora folder without adapter": {"--lora": "."},
     "save-warp without camera": {"--camera": None, "--save-warp": "w.mp4"},
     "nothing to start from": {"IMAGE": None, "--camera": None},
     "blank prompt": {"IMAGE": None, "--camera": None, "--prompt": "  "},
@@ -174,7 +180,7 @@ def test_adapter_of_another_model_is_refused_and_nothing_is_written(
 ) -> None:
     import torch
 
-    from flythrough.models.adapters import save_lora
+    from flythrough.models.lora_files import save_lora
 
     layer = "blocks.0.attn1.to_q"
     sides = {"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(8, 2)}

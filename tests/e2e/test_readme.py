@@ -1,4 +1,4 @@
-"""Every command and program in README.md runs, with the bundled model."""
+"""Every command and program in README.md and docs/helios.md runs, with the bundled model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "src/flythrough/assets/example.jpg"
 
 
-def blocks(marker: str) -> list[tuple[str, str]]:
-    """(language, text) of the fenced blocks that follow ``<!-- marker -->``."""
-    text = (ROOT / "README.md").read_text()
+def blocks(marker: str, page: str = "README.md") -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks of ``page`` that follow ``<!-- marker -->``."""
+    text = (ROOT / page).read_text()
     return re.findall(rf"<!-- {marker} -->\n```(\w+)\n(.*?)```", text, flags=re.DOTALL)
 
 
@@ -42,9 +42,16 @@ def test_the_first_command_makes_the_promised_video(tmp_path: Path) -> None:
     assert video.frames.shape == (66, 192, 320, 3)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("tested"))))
-def test_a_block_of_the_readme_runs(number: int, tmp_path: Path) -> None:
-    language, text = blocks("tested")[number]
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [
+        (page, i)
+        for page in ("README.md", "docs/helios.md")
+        for i in range(len(blocks("tested", page)))
+    ],
+)
+def test_a_block_of_the_pages_runs(page: str, number: int, tmp_path: Path) -> None:
+    language, text = blocks("tested", page)[number]
     shutil.copy(PHOTO, tmp_path / "photo.jpg")
     if language == "bash":
         bash(text, tmp_path)
@@ -54,6 +61,7 @@ def test_a_block_of_the_readme_runs(number: int, tmp_path: Path) -> None:
 
 
 def test_every_other_block_is_a_known_one() -> None:
+    assert (ROOT / "docs/helios.md").read_text().count("```") == 2
     text = (ROOT / "README.md").read_text()
     marked = len(blocks("tested")) + len(blocks("first-command")) + len(blocks("test-command"))
     assert text.count("```") == 2 * marked

@@ -34,8 +34,13 @@ def generate(  # noqa: PLR0913 - the command-line contract
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[str, Parameter(help="'default', 'flat', or a depth file.")] = "default",
     lora: Annotated[
-        str, Parameter(help="'default', 'off', or a .safetensors adapter.")
+        str,
+        Parameter(
+            help="A .safetensors or PEFT adapter: of the camera, or of style without one; 'default'"
+            " is the model's own camera adapter, 'off' none."
+        ),
     ] = "default",
+    lora_scale: Annotated[float, Parameter(help="How much the adapter counts, -4 to 4.")] = 1.0,
     warp: Annotated[Path | None, Parameter(help="A pre-rendered warp video.")] = None,
     warp_mask: Annotated[Path | None, Parameter(help="Its visibility video (white: seen).")] = None,
     rollout: Annotated[
@@ -80,6 +85,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         seed=seed,
         geometry=geometry,
         lora=lora,
+        lora_scale=lora_scale,
         steps=parse_steps(steps),
         guidance=guidance,
         negative_prompt=negative_prompt,

@@ -31,9 +31,10 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistorySettings,
 )
 from flythrough.geometry.estimators.select import load_estimator
-from flythrough.models.adapters import attach_lora, read_lora
+from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
-from flythrough.models.loading import LoadedModel, load_model, stream_denoiser
+from flythrough.models.loading import LoadedModel, Placement, load_model, stream_denoiser
+from flythrough.models.lora_files import read_lora
 from flythrough.models.pi3x_estimator import pi3x_estimator
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
@@ -42,6 +43,9 @@ from flythrough.sampling.guidance import Guidance
 from flythrough.scene.settings import WarpSettings
 
 Notify = Callable[[str], None]
+
+STYLE_ADAPTER = "style"
+"""Name of the adapter that method helios is given; it counts in every stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """What denoiser and text encoder run in."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def build_spec(checked: CheckedRequest) -> RolloutSpec:
     """The frozen specification of a new rollout."""
     request, defaults = checked.request, checked.model.defaults
@@ -87,7 +96,9 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
         settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
-        settings |= named_files(request.geometry, request.lora)
+    settings |= named_files(request.geometry, request.lora)
+    if request.lora_scale != 1.0:
+        settings["lora_scale"] = float(request.lora_scale)
     return RolloutSpec(
         method=checked.method,
         model=BUNDLED if request.model == BUNDLED else str(checked.model.path.resolve()),
@@ -112,8 +123,11 @@ def build_session(
     notify: Notify,
     warp: WarpVideo | None = None,
     memory: MemoryChoice = "auto",
+    loaded: LoadedModel | None = None,
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
+
+    ``loaded`` is that model from an earlier session, on the same device; its adapters are removed.
 
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
@@ -127,11 +141,13 @@ def build_session(
         )
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
     device = pick_device(device_name)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    placement = placement_for(spec, folder, device, memory, notify)
+    dtype = pick_dtype(device)
+    placement: Placement = "resident"
+    if loaded is None:
+        placement = placement_for(spec, folder, device, memory, notify)
     sampler = _sampler(spec, folder)
-    model = load_model(folder, device, dtype, placement)
-    lora = spec.method == "warp-as-history" and _attach_camera_adapter(spec, model, notify)
+    model = _without_adapters(loaded) if loaded else load_model(folder, device, dtype, placement)
+    lora = _attach_adapter(spec, model, notify)
     if placement == "offload":
         stream_denoiser(model)
     if spec.method == "helios":
@@ -231,8 +247,11 @@ def _memory(
     return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)
 
 
-def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:
-    if spec.lora == "off":
+def _attach_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:
+    """Attach what ``spec`` names: a style for method helios, else the camera adapter; whether
+    there is one."""
+    styled = spec.method == "helios"
+    if spec.lora == "off" or (styled and spec.lora == "default"):
         return False
     if spec.lora == "default":
         path = model.folder.camera_lora
@@ -241,8 +260,16 @@ def _attach_camera_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify
             return False
     else:
         path = Path(spec.lora)
-    attach_lora(model.transformer, read_lora(path), CAMERA_ADAPTER)
+    scale = float(spec.settings.get("lora_scale", 1.0))
+    name = STYLE_ADAPTER if styled else CAMERA_ADAPTER
+    attach_lora(model.transformer, read_lora(path), name, scale)
     return True
+
+
+def _without_adapters(model: LoadedModel) -> LoadedModel:
+    for name in attached_loras(model.transformer):
+        detach_lora(model.transformer, name)
+    return model
 
 
 def _absolute_if_file(value: str) -> str:

@@ -1,4 +1,7 @@
-"""Depth and adapter files named on the command line: opened early, remembered by content."""
+"""Depth and adapter files named on the command line: opened early, remembered by content.
+
+Torch is imported only where such a file has to be opened.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flythrough.errors import RolloutError, WeightsError
+from flythrough.models.lora_layouts import adapter_files
 
 _NETWORKS = ("default", "pi3x")
 WORDS = (*_NETWORKS, "flat", "off")
@@ -37,31 +41,42 @@ def check_geometry_file(geometry: str, pixels: np.ndarray) -> None:
 
 
 def check_lora(lora: str) -> None:
-    """Try to open an adapter file; ``default`` and ``off`` are always fine here.
+    """Try to open an adapter, a file or a folder; ``default`` and ``off`` are always fine here.
 
     Raises:
         WeightsError: no such file, or it holds no adapter.
     """
     if lora in ("default", "off"):
         return
-    if not Path(lora).is_file():
+    if not Path(lora).exists():
         raise WeightsError(
-            f"There is no adapter file {lora}; use default, off or the path of a .safetensors file."
+            f"There is no adapter file {lora}; use default, off, or the path of a .safetensors "
+            "file or PEFT folder."
         )
-    from flythrough.models.adapters import read_lora
+    adapter_files(Path(lora))
+    from flythrough.models.lora_files import read_lora
 
     read_lora(lora)
 
 
 def named_files(geometry: str, lora: str) -> dict[str, str]:
-    """Digest of every option that names a file, to be kept with a rollout."""
-    options = {"geometry_digest": geometry, "lora_digest": lora}
-    return {name: _digest(Path(v)) for name, v in options.items() if names_file(v)}
+    """Digest of every option that names a file, to be kept with a rollout.
+
+    Raises:
+        WeightsError: ``lora`` is a folder without an adapter.
+    """
+    found = {}
+    if names_file(geometry):
+        found["geometry_digest"] = _digest(Path(geometry))
+    if names_file(lora):
+        found["lora_digest"] = _digest(*adapter_files(Path(lora)))
+    return found
 
 
 def names_file(value: str) -> bool:
-    """Whether an option is a file's path; the known words are never taken for one."""
-    return value not in WORDS and Path(value).is_file()
+    """Whether an option is the path of a file, or of an adapter's folder; the known words are
+    never taken for one."""
+    return value not in WORDS and Path(value).exists()
 
 
 def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> None:
@@ -70,7 +85,10 @@ def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> No
     Raises:
         RolloutError: one is missing or changed.
     """
-    found = named_files(geometry, lora)
+    try:
+        found = named_files(geometry, lora)
+    except (OSError, WeightsError):
+        found = {}
     for name, value in (("geometry_digest", geometry), ("lora_digest", lora)):
         if name in settings and settings[name] != found.get(name):
             raise RolloutError(
@@ -79,9 +97,11 @@ def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> No
             )
 
 
-def _digest(path: Path) -> str:
+def _digest(*paths: Path | None) -> str:
     total = blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            total.update(block)
+    for path in paths:
+        if path is not None:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    total.update(block)
     return total.hexdigest()

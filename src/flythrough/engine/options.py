@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
+from flythrough.rollout.spec import Method
 
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
@@ -72,6 +74,27 @@ def check_blend(chunks: int, rollout: Path | None) -> None:
     if chunks == 1 or not 0 <= chunks <= 100:
         raise InputError(
             f"--blend-chunks {chunks} is out of range; give 0 (change prompts at once) or 2 to 100."
+        )
+
+
+def check_lora_scale(scale: float, lora: str, method: Method, model: ModelFolder) -> None:
+    """--lora-scale, where an adapter is active.
+
+    Raises:
+        InputError: not a number in [-4, 4], zero, or no adapter that it could act on.
+    """
+    if scale == 0:
+        raise InputError(
+            "--lora-scale 0 would leave the adapter without effect; run without it instead "
+            "(--lora off with a camera, else no --lora)."
+        )
+    if not (math.isfinite(scale) and abs(scale) <= 4):
+        raise InputError(f"--lora-scale {scale:g} is out of range; give -4 to 4, not 0 (usual: 1).")
+    shipped = method == "warp-as-history" and model.camera_lora is not None
+    if scale != 1 and (lora == "off" or (lora == "default" and not shipped)):
+        raise InputError(
+            f"--lora-scale {scale:g} has no effect because no adapter is active; give --lora FILE "
+            "or drop it."
         )
 
 

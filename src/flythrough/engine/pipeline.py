@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +22,17 @@ from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.errors import InputError
+from flythrough.media.image import Photo
+from flythrough.media.in_memory import Picture, clip_of, photo_of
 from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import RolloutSpec
+from flythrough.rollout.spec import Anchor, RolloutSpec
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
+    from flythrough.media import video as media
 
 Camera = str | Path | Trajectory
 Callback = Callable[[int, str, float], None]
@@ -64,7 +67,8 @@ def load(
     *,
     device: str = "auto",
     geometry: str = "default",
-    lora: str = "default",
+    lora: str | Path = "default",
+    lora_scale: float = 1.0,
     memory: MemoryChoice = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
@@ -72,21 +76,25 @@ def load(
     Args:
         device: auto, cpu, mps, cuda or cuda:N.
         geometry: ``default`` (the model's own network), ``flat``, or a depth file of the photo.
-        lora: ``default`` (the model's camera adapter), ``off``, or a .safetensors adapter.
+        lora: ``default`` (the model's camera adapter), ``off``, or an adapter: a .safetensors file
+            or a PEFT folder. Clips with a camera use it as the camera's adapter, others in every
+            stage.
+        lora_scale: how much the adapter counts, in [-4, 4] and not 0.
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora, memory)
+    return Pipeline(str(model), device, geometry, lora, lora_scale, memory)
 
 
 class Pipeline:
     """Photo and camera in, clip out.
 
-    The loaded model is kept between calls as long as the settings that shaped it stay the same.
-    Fallbacks are announced as Python warnings.
+    The loaded model is kept between calls. ``lora`` and ``lora_scale`` may be set at any time:
+    the next clip uses them, and only the adapter is exchanged. Fallbacks are announced as Python
+    warnings.
     """
 
     def __init__(
@@ -94,34 +102,61 @@ class Pipeline:
         model: str,
         device: str = "auto",
         geometry: str = "default",
-        lora: str = "default",
+        lora: str | Path = "default",
+        lora_scale: float = 1.0,
         memory: MemoryChoice = "auto",
     ) -> None:
-        self.model, self.device = model, device
-        self.geometry, self.lora, self.memory = geometry, lora, memory
+        self.model, self.device, self.memory = model, device, memory
+        self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
         self._session: tuple[RolloutSpec, Session] | None = None
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
-        image: str | Path | None = None,
+        image: str | Path | Picture | None = None,
         *,
         camera: Camera | None = None,
+        video: str | Path | Sequence[Picture | str | Path] | np.ndarray | None = None,
         prompt: str = "",
+        negative_prompt: str = "",
         frames: int = 66,
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        steps: tuple[int, ...] | None = None,
+        guidance: float | None = None,
+        anchor: Anchor = "first",
         callback: Callback | None = None,
     ) -> Clip:
         """Make a clip of ``frames`` frames.
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
-        or from the prompt alone (Helios). ``size`` is (height, width).
+        goes on from the video, or comes from the prompt alone (Helios).
+
+        Args:
+            image: a path, a PIL picture, or an array [H,W,3] of uint8 or of floats in [0,1].
+            video: a path, a list of such pictures, or an array [T,H,W,3]; 33 frames or more.
+            size: (height, width) in pixels; the model's own if None.
+            steps: for each pyramid stage; ``guidance`` 1 is none. None takes the model's own.
+            anchor: the chunk whose first latent is remembered for good, without a camera.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
         request = self._request(image, prompt, seed, size)
-        checked = check(replace(request, camera=camera, frames=frames))
+        clip: Path | media.Clip | None = None
+        if video is not None:
+            fps = find_model(self.model).defaults.fps
+            clip = Path(video) if isinstance(video, str | Path) else clip_of(video, fps)
+        request = replace(
+            request,
+            camera=camera,
+            video=clip,
+            negative_prompt=negative_prompt,
+            frames=frames,
+            steps=steps,
+            guidance=guidance,
+            anchor=anchor,
+        )
+        checked = check(request)
         session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
         made = self._made(session, rollout, leg, callback)
@@ -130,7 +165,7 @@ class Pipeline:
 
     def start(
         self,
-        image: str | Path,
+        image: str | Path | Picture,
         *,
         prompt: str = "",
         seed: int = 0,
@@ -175,19 +210,23 @@ class Pipeline:
 
     def _request(
         self,
-        image: str | Path | None,
+        image: str | Path | Picture | None,
         prompt: str,
         seed: int,
         size: tuple[int, int] | None,
     ) -> GenerateRequest:
+        photo: Path | Photo | None = None
+        if image is not None:
+            photo = Path(image) if isinstance(image, str | Path) else photo_of(image)
         return GenerateRequest(
-            image=None if image is None else Path(image),
+            image=photo,
             prompt=prompt,
             model=self.model,
             seed=seed,
             size=size,
             geometry=self.geometry,
-            lora=self.lora,
+            lora=str(self.lora),
+            lora_scale=self.lora_scale,
             device=self.device,
             memory=self.memory,
         )
@@ -213,16 +252,24 @@ class Pipeline:
         return job.rollout
 
     def _ready(self, spec: RolloutSpec) -> Session:
-        """The session of ``spec``, whatever its seed, prompt, photo and size."""
+        """The session of ``spec``, whatever its seed, prompts, photo and size."""
         from flythrough.engine.build import build_session
 
         key = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
-        if self._session is None or self._session[0] != key:
-            self._session = None  # the old weights must go before the new ones come
+        key = replace(key, negative_prompt="")
+        before, self._session = self._session, None
+        if before is None or before[0] != key:
+            model = None
+            if before is not None and before[0].model_digest == spec.model_digest:
+                model = None if before[1].model.streamed else before[1].model
+            before = None  # weights that are not used again must go before new ones come
             folder = find_model(spec.model)
-            session = build_session(spec, folder, self.device, _announce, memory=self.memory)
-            self._session = key, session
-        return self._session[1]
+            before = (
+                key,
+                build_session(spec, folder, self.device, _announce, None, self.memory, model),
+            )
+        self._session = before
+        return before[1]
 
 
 def _ignored(index: int, label: str, share: float) -> None:

@@ -17,6 +17,7 @@ from flythrough.engine.options import (
     check_blend,
     check_device,
     check_memory,
+    check_lora_scale,
     check_numbers,
     check_sampling,
     check_size,
@@ -25,7 +26,9 @@ from flythrough.engine.options import (
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.errors import CameraError, InputError, WeightsError
-from flythrough.media.image import FittedPhoto, fit, read_photo
+from flythrough.media.checks import IN_MEMORY
+from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
+from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method
@@ -37,13 +40,14 @@ class GenerateRequest:
 
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
-    ``anchor``: which latent stays in the history of method helios for good;
-    ``memory``: where weights lie (``engine.options.MemoryChoice``);
-    ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
+    ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
+    update. ``anchor``: which latent stays in the history of method helios for good; ``memory``:
+    where weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
+    ``blend_chunks`` lead from an old prompt to a new one.
     """
 
-    image: Path | None = None
-    video: Path | None = None
+    image: Path | Photo | None = None
+    video: Path | Clip | None = None
     camera: str | Path | Trajectory | None = None
     warp: Path | None = None
     warp_mask: Path | None = None
@@ -55,6 +59,7 @@ class GenerateRequest:
     seed: int = 0
     geometry: str = "default"
     lora: str = "default"
+    lora_scale: float = 1.0
     steps: tuple[int, ...] | None = None
     guidance: float | None = None
     negative_prompt: str = ""
@@ -102,18 +107,28 @@ def check(request: GenerateRequest) -> CheckedRequest:
     model = find_model(request.model)
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
+    check_lora_scale(request.lora_scale, request.lora, method, model)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
-    photo = None if request.image is None else fit(read_photo(request.image), *size)
+    photo = None if request.image is None else fit(_decoded(request.image), *size)
     trajectory = _trajectory(request, model.defaults.fps)
     warp = None
     if request.warp is not None:
         warp = read_warp(request.warp, request.warp_mask, request.frames, size)
+    check_lora(request.lora)
     if method == "warp-as-history":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
     notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
     return CheckedRequest(request, method, model, size, photo, trajectory, warp, video, notes)
+
+
+def _decoded(image: Path | Photo) -> Photo:
+    return image if isinstance(image, Photo) else read_photo(image)
+
+
+def _called(given: Path | Photo | Clip | None) -> str:
+    return str(given) if isinstance(given, Path) else IN_MEMORY
 
 
 def _check_words(request: GenerateRequest) -> None:
@@ -123,11 +138,11 @@ def _check_words(request: GenerateRequest) -> None:
 
 
 def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
-    given = [request.image, request.video, request.warp, request.warp_mask]
+    given: list[object] = [request.image, request.video, request.warp, request.warp_mask]
     given += [Path(v) for v in (request.geometry, request.lora) if names_file(v)]
     if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
         given.append(Path(request.camera))
-    inputs = {path.resolve() for path in given if path is not None}
+    inputs = {path.resolve() for path in given if isinstance(path, Path)}
     for target in (request.output, request.save_warp):
         if target is not None and target.resolve() in inputs:
             raise InputError(
@@ -152,7 +167,6 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
 
 
 def _check_files(request: GenerateRequest, model: ModelFolder, photo: FittedPhoto | None) -> None:
-    check_lora(request.lora)
     if request.warp is not None:
         return
     if is_network(request.geometry):
@@ -184,7 +198,7 @@ def _notes(
             )
     if photo is not None and photo.scale > 1:
         notes.append(
-            f"the photo {request.image} is smaller than the video and is enlarged "
+            f"the photo {_called(request.image)} is smaller than the video and is enlarged "
             f"{photo.scale:.2g} times."
         )
     if isinstance(request.camera, Trajectory) and len(request.camera) != request.frames:
@@ -202,8 +216,8 @@ def _notes(
         unknown = photo is not None and not photo.focal_known
         if unknown and trajectory.intrinsics is None:
             notes.append(
-                f"the photo {request.image} states no focal length: it is taken from the geometry "
-                f"{request.geometry} or assumed as 60 degrees across."
+                f"the photo {_called(request.image)} states no focal length: it is taken from the "
+                f"geometry {request.geometry} or assumed as 60 degrees across."
             )
     return tuple(notes)
 
@@ -216,13 +230,13 @@ def _video_notes(
     notes = []
     if abs(video.fps - model.defaults.fps) > 0.5:
         notes.append(
-            f"the video {request.video} runs at {video.fps:g} frames a second and is continued at "
-            f"{model.defaults.fps:g}: speeds change."
+            f"the video {_called(request.video)} runs at {video.fps:g} frames a second and is "
+            f"continued at {model.defaults.fps:g}: speeds change."
         )
     if video.given > len(video.frames):
         notes.append(
-            f"of the {video.given} frames of {request.video} the last {len(video.frames)} and the "
-            "first are remembered."
+            f"of the {video.given} frames of {_called(request.video)} the last "
+            f"{len(video.frames)} and the first are remembered."
         )
     return tuple(notes)
 
@@ -279,17 +293,17 @@ def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
             "Method 'helios' follows no camera; drop --camera/--warp or use --method "
             "warp-as-history."
         )
-    for name, value in (("--geometry", request.geometry), ("--lora", request.lora)):
-        if value != "default":
+    idle = {
+        "--geometry": None if request.geometry == "default" else request.geometry,
+        "--lora": "off" if request.lora == "off" else None,
+        "--save-warp": request.save_warp,
+    }
+    for name, value in idle.items():
+        if value is not None:
             raise InputError(
                 f"{name} {value} has no effect without a camera (method helios); drop it or give "
                 "--camera."
             )
-    if request.save_warp is not None:
-        raise InputError(
-            f"--save-warp {request.save_warp} has no effect without a camera (method helios); drop "
-            "it or give --camera."
-        )
     given = request.image is not None or request.video is not None
     if not given and not request.prompt.strip():
         raise InputError(

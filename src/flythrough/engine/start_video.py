@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from flythrough.errors import MediaError
+from flythrough.media.checks import IN_MEMORY
 from flythrough.media.fitting import default_intrinsics
 from flythrough.media.image import Photo, fit
-from flythrough.media.video import read_video
+from flythrough.media.video import Clip, read_video
 from flythrough.rollout.chunk import CHUNK_FRAMES, HISTORY_CHUNKS
 
 
@@ -32,13 +33,14 @@ class StartVideo:
     digest: str
 
 
-def read_start_video(path: Path, size: tuple[int, int]) -> StartVideo:
+def read_start_video(video: Path | Clip, size: tuple[int, int]) -> StartVideo:
     """Read the clip and cut it to ``size`` = (height, width); a surplus is cut at the front.
 
     Raises:
         MediaError: unreadable, or shorter than 33 frames.
     """
-    clip = read_video(path)
+    path = Path(IN_MEMORY) if isinstance(video, Clip) else video
+    clip = video if isinstance(video, Clip) else read_video(video)
     given = len(clip.frames)
     chunks = min(given // CHUNK_FRAMES, HISTORY_CHUNKS)
     if chunks == 0:

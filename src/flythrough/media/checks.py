@@ -8,6 +8,9 @@ import numpy as np
 
 from flythrough.errors import MediaError
 
+IN_MEMORY = "in memory"
+"""Stands in messages for the path of a picture or video that has none."""
+
 
 def check_input_file(path: Path, kind: str) -> None:
     """Refuse a path that is missing, a folder or empty; ``kind`` is "photo" or "video".

@@ -147,16 +147,25 @@ def write_picture(path: str | Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(partial, quality=95)
 
 
+def upright_pixels(picture: Image.Image, path: Path) -> tuple[np.ndarray, float | None]:
+    """Pixels uint8 [H,W,3] as they should be seen, and the 35 mm focal length if it is stated.
+
+    Raises:
+        MediaError: too small, too large, animated, or of an unsuitable range; naming ``path``.
+    """
+    _check_size(picture, path)
+    focal = _focal_35mm(picture)
+    picture.load()
+    upright = _upright(picture)
+    return _as_rgb(upright, path), focal
+
+
 def _decode(data: bytes, path: Path) -> tuple[np.ndarray, float | None]:
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # older Pillow knows no AVIF
     try:
         with Image.open(io.BytesIO(data), formats=formats) as picture:
-            _check_size(picture, path)
-            focal = _focal_35mm(picture)
-            picture.load()
-            upright = _upright(picture)
-            return _as_rgb(upright, path), focal
+            return upright_pixels(picture, path)
     except MediaError:
         raise
     except UnidentifiedImageError as error:

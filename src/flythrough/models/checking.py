@@ -16,10 +16,10 @@ from flythrough.errors import WeightsError
 from flythrough.models.expected import PART_OF_CLASS, Expected, expected_tensors
 from flythrough.models.headers import FLOATS, StoredTensor, read_header
 from flythrough.models.hub import find_local, is_complete
+from flythrough.models.lora_layouts import matrix_name
 from flythrough.models.parts import LAYOUTS, missing_files, weights_of
 from flythrough.models.published import ENTRIES, PIPELINE_PARTS, Entry
 
-_ADAPTER = re.compile(r"(?:transformer\.)?(?P<layer>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight")
 _PUBLISHED = {
     "adapter": ("transformer", "HeliosTransformer3DModel"),
     "geometry": ("geometry", "Pi3X"),
@@ -136,11 +136,11 @@ def check_adapter(file: Path, expected: Expected) -> PartReport:
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     unexpected: list[str] = []
     for name, tensor in found.items():
-        match = _ADAPTER.fullmatch(name)
-        if match is None or f"{match['layer']}.weight" not in expected.shapes:
+        matrix = matrix_name(name)
+        if matrix is None or f"{matrix[0]}.weight" not in expected.shapes:
             unexpected.append(name)
         else:
-            sides.setdefault(match["layer"], {})[match["side"]] = tensor.shape
+            sides.setdefault(matrix[0], {})[matrix[1]] = tensor.shape
     missing = [f"{k}.lora_{side}" for k, v in sides.items() for side in "AB" if side not in v]
     wrong = []
     for layer, pair in sides.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flythrough.models.history_tokens import Kernel
-from flythrough.models.linear import Linear
+from flythrough.models.linear import Linear, with_gelu
 from flythrough.models.rotary import Tables, rotate
 
 _MAX_HISTORY_SCALE = 10.0
@@ -138,11 +138,10 @@ class GeluProjection(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.proj = Linear(dim, hidden, gelu=True)
+        self.proj = Linear(dim, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.proj(x)
-        return projected
+        return with_gelu(self.proj, x)
 
 
 class FeedForward(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flythrough.models.linear import Linear
+from flythrough.models.linear import Linear, with_gelu
 from flythrough.models.precision import without_autocast
 
 _MAX_PERIOD = 10000.0
@@ -43,11 +43,11 @@ class TextEmbedder(nn.Module):
 
     def __init__(self, text_dim: int, dim: int) -> None:
         super().__init__()
-        self.linear_1 = Linear(text_dim, dim, gelu=True)
+        self.linear_1 = Linear(text_dim, dim)
         self.linear_2 = Linear(dim, dim)
 
     def forward(self, text: Tensor) -> Tensor:
-        hidden = self.linear_1(text.to(self.linear_1.weight.dtype))
+        hidden = with_gelu(self.linear_1, text.to(self.linear_1.weight.dtype))
         embedded: Tensor = self.linear_2(hidden)
         return embedded
 

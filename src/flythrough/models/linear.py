@@ -14,25 +14,31 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_l
 class Linear(nn.Linear):
     """``nn.Linear``; float32 products without gradients on a CPU go through oneDNN.
 
-    ``gelu`` applies the tanh form of GELU to the result, fused where possible. Both routes agree to
-    float32 rounding.
+    Called with ``gelu`` it applies the tanh form of GELU to the result, fused where possible. Both
+    routes agree to float32 rounding.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, gelu: bool = False
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.gelu = gelu
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         if _onednn_applies(x, self.weight):
-            name, algorithm = ("gelu", "tanh") if self.gelu else ("none", "")
+            name, algorithm = ("gelu", "tanh") if gelu else ("none", "")
             product: Tensor = torch.ops.mkldnn._linear_pointwise(
                 x.contiguous(), self.weight, self.bias, name, [], algorithm
             )
             return product
         product = functional.linear(x, self.weight, self.bias)
-        return functional.gelu(product, approximate="tanh") if self.gelu else product
+        return functional.gelu(product, approximate="tanh") if gelu else product
+
+
+def with_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    """The tanh form of GELU of ``layer(x)``.
+
+    An adapter around a :class:`Linear` adds to its product before GELU; one that is switched off
+    leaves every bit as it is without it.
+    """
+    if isinstance(layer, Linear) or getattr(layer, "disable_adapters", False):
+        activated: Tensor = layer(x, gelu=True)
+        return activated
+    return functional.gelu(layer(x), approximate="tanh")
 
 
 def _onednn_applies(x: Tensor, weight: Tensor) -> bool:

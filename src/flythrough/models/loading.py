@@ -41,6 +41,11 @@ class LoadedModel:
     def defaults(self) -> ModelDefaults:
         return self.folder.defaults
 
+    @property
+    def streamed(self) -> bool:
+        """Whether layers come from host memory, so that adapters can no longer be exchanged."""
+        return isinstance(self.codec, VisitingCodec)
+
 
 def load_model(
     folder: ModelFolder,

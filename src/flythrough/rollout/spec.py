@@ -64,7 +64,8 @@ class RolloutSpec:
         seed: in [0, 2**63); all noise is a function of it.
         prompt, negative_prompt: for the whole rollout; a chunk's request holds its own prompt.
         geometry: name of an estimator or path of a depth file.
-        lora: ``default``, ``off`` or a path.
+        lora: ``default``, ``off`` or a path; ``settings["lora_scale"]`` says how much it counts
+            (1 where absent).
         settings: what the generator was told (steps, thresholds ...); any mapping is accepted and
             frozen.
         start_image: digest of the photo's file, for the record; None without a photo.

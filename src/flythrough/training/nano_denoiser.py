@@ -13,9 +13,10 @@ from flythrough.conditioning.prompts import TRIGGER, with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.errors import InputError
 from flythrough.media.picture import contact_sheet
-from flythrough.models.adapters import lora_state, new_lora, save_lora, set_lora_active
+from flythrough.models.adapters import lora_state, new_lora, set_lora_active
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.lora_files import save_lora
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise

@@ -13,16 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flythrough.errors import WeightsError
-from flythrough.models.adapters import (
-    LoraFile,
-    attach_lora,
-    lora_state,
-    new_lora,
-    read_lora,
-    save_lora,
-    set_lora_active,
-)
+from flythrough.models.adapters import attach_lora, lora_state, new_lora, set_lora_active
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.lora_files import LoraFile, read_lora, save_lora
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "transformer"
 PUBLISHED = GOLDEN / "cases" / "lora.safetensors"

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flythrough.errors import WeightsError
-from flythrough.models.adapters import read_lora
 from flythrough.models.converting import convert
+from flythrough.models.lora_files import read_lora
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
 
