@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
+from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.spec import Seams
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -68,6 +71,22 @@ def check_blend(chunks: int, rollout: Path | None) -> None:
     if chunks == 1 or not 0 <= chunks <= 100:
         raise InputError(
             f"--blend-chunks {chunks} is out of range; give 0 (change prompts at once) or 2 to 100."
+        )
+
+
+def check_seams(seams: str, frames: int, before: bool) -> None:
+    """--seams, which matters where a chunk begins after other frames; ``before`` tells whether a
+    video or a rollout that can be continued gives the first chunk or later ones such frames.
+
+    Raises:
+        InputError: an unknown word, or a border that does not exist.
+    """
+    if seams not in get_args(Seams):
+        raise InputError(f"--seams {seams} is unknown; use one of {', '.join(get_args(Seams))}.")
+    if seams == "smooth" and frames <= CHUNK_FRAMES and not before:
+        raise InputError(
+            f"--seams smooth has no effect on {frames} frames, which are one chunk; ask for more "
+            f"than {CHUNK_FRAMES} with --frames, keep a --rollout to continue, or drop it."
         )
 
 

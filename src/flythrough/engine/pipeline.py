@@ -25,7 +25,7 @@ from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import RolloutSpec
+from flythrough.rollout.spec import RolloutSpec, Seams
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
@@ -102,17 +102,19 @@ class Pipeline:
         frames: int = 66,
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        seams: Seams = "independent",
         callback: Callback | None = None,
     ) -> Clip:
         """Make a clip of ``frames`` frames.
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
-        or from the prompt alone (Helios). ``size`` is (height, width).
+        or from the prompt alone (Helios). ``size`` is (height, width); ``seams="smooth"`` leads the
+        first frames of each chunk over from the chunk before.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
+        request = replace(self._request(image, prompt, seed, size), seams=seams)
         checked = check(replace(request, camera=camera, frames=frames))
         session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
@@ -127,14 +129,16 @@ class Pipeline:
         prompt: str = "",
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        seams: Seams = "independent",
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped.
+        """An empty rollout from a photo, to be stepped; ``seams`` as in a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
-        checked = check(replace(request, camera="static", frames=CHUNK_FRAMES))
+        request = replace(self._request(image, prompt, seed, size), seams=seams)
+        # a rollout to be stepped has borders to come: two chunks stand for "more than one"
+        checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
         return self._begin(checked)[1]
 
     def step(

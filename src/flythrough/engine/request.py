@@ -17,6 +17,7 @@ from flythrough.engine.options import (
     check_device,
     check_numbers,
     check_sampling,
+    check_seams,
     check_size,
     check_targets,
 )
@@ -26,7 +27,7 @@ from flythrough.errors import CameraError, InputError, WeightsError
 from flythrough.media.image import FittedPhoto, fit, read_photo
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
-from flythrough.rollout.spec import Anchor, Method
+from flythrough.rollout.spec import Anchor, Method, Seams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class GenerateRequest:
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
     ``anchor``: which latent stays in the history of method helios for good;
+    ``seams``: smooth leads the first frames of each chunk over from the chunk before;
     ``guidance`` None takes the model's own; ``blend_chunks`` lead from an old prompt to a new one.
     """
 
@@ -57,6 +59,7 @@ class GenerateRequest:
     negative_prompt: str = ""
     blend_chunks: int = 0
     anchor: Anchor = "first"
+    seams: Seams = "independent"
     device: str = "auto"
     output: Path | None = None
     rollout: Path | None = None
@@ -97,6 +100,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     model = find_model(request.model)
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
+    preceded = request.rollout is not None or request.video is not None
+    check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     photo = None if request.image is None else fit(read_photo(request.image), *size)
