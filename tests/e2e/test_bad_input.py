@@ -50,6 +50,8 @@ CASES: dict[str, dict[str, str | None]] = {
     "model empty": {"--model": ""},
     "anchor with a camera": {"--anchor": "second"},
     "anchor unknown": {"--camera": None, "--anchor": "third"},
+    "seams unknown": {"--seams": "soft"},
+    "seams of one chunk": {"--seams": "smooth", "--frames": "33"},
     "video and image": {"--camera": None, "--video": "warp.mp4"},
     "video and camera": {"IMAGE": None, "--video": "warp.mp4"},
     "video missing": {"IMAGE": None, "--camera": None, "--video": "none.mp4"},

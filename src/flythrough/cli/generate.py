@@ -59,6 +59,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
         Literal["first", "second", "none"],
         Parameter(help="Without a camera: the chunk whose first latent is remembered for good."),
     ] = "first",
+    seams: Annotated[
+        Literal["independent", "smooth"],
+        Parameter(help="How chunks meet: decoded apart, or led over in 6 frames."),
+    ] = "independent",
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         Literal["auto", "resident", "drop-text", "offload"],
@@ -91,6 +95,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         negative_prompt=negative_prompt,
         blend_chunks=blend_chunks,
         anchor=anchor,
+        seams=seams,
         device=device,
         memory=memory,
         output=output,

@@ -91,6 +91,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         "blend_chunks": request.blend_chunks,
         "condition_noise": defaults.condition_noise,
         "anchor": request.anchor,
+        "seams": request.seams,
     }
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
@@ -181,6 +182,7 @@ def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
             blend_chunks=int(values["blend_chunks"]),
             condition_noise=bool(values["condition_noise"]),
             anchor=values["anchor"],
+            seams=values.get("seams", "independent"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RolloutError(

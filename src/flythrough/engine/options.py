@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
-from flythrough.rollout.spec import Method
+from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.spec import Method, Seams
 
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
@@ -95,6 +96,22 @@ def check_lora_scale(scale: float, lora: str, method: Method, model: ModelFolder
         raise InputError(
             f"--lora-scale {scale:g} has no effect because no adapter is active; give --lora FILE "
             "or drop it."
+        )
+
+
+def check_seams(seams: str, frames: int, before: bool) -> None:
+    """--seams, which matters where a chunk begins after other frames; ``before`` tells whether a
+    video or a rollout that can be continued gives the first chunk or later ones such frames.
+
+    Raises:
+        InputError: an unknown word, or a border that does not exist.
+    """
+    if seams not in get_args(Seams):
+        raise InputError(f"--seams {seams} is unknown; use one of {', '.join(get_args(Seams))}.")
+    if seams == "smooth" and frames <= CHUNK_FRAMES and not before:
+        raise InputError(
+            f"--seams smooth has no effect on {frames} frames, which are one chunk; ask for more "
+            f"than {CHUNK_FRAMES} with --frames, keep a --rollout to continue, or drop it."
         )
 
 

@@ -28,7 +28,7 @@ from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import Anchor, RolloutSpec
+from flythrough.rollout.spec import Anchor, RolloutSpec, Seams
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
@@ -124,6 +124,7 @@ class Pipeline:
         steps: tuple[int, ...] | None = None,
         guidance: float | None = None,
         anchor: Anchor = "first",
+        seams: Seams = "independent",
         callback: Callback | None = None,
     ) -> Clip:
         """Make a clip of ``frames`` frames.
@@ -137,6 +138,7 @@ class Pipeline:
             size: (height, width) in pixels; the model's own if None.
             steps: for each pyramid stage; ``guidance`` 1 is none. None takes the model's own.
             anchor: the chunk whose first latent is remembered for good, without a camera.
+            seams: ``smooth`` leads the first frames of each chunk over from the chunk before.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
@@ -155,6 +157,7 @@ class Pipeline:
             steps=steps,
             guidance=guidance,
             anchor=anchor,
+            seams=seams,
         )
         checked = check(request)
         session, rollout = self._begin(checked)
@@ -170,14 +173,16 @@ class Pipeline:
         prompt: str = "",
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        seams: Seams = "independent",
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped.
+        """An empty rollout from a photo, to be stepped; ``seams`` as in a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
-        checked = check(replace(request, camera="static", frames=CHUNK_FRAMES))
+        request = replace(self._request(image, prompt, seed, size), seams=seams)
+        # a rollout to be stepped has borders to come: two chunks stand for "more than one"
+        checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
         return self._begin(checked)[1]
 
     def step(

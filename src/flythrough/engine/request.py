@@ -16,10 +16,11 @@ from flythrough.engine.options import (
     MemoryChoice,
     check_blend,
     check_device,
-    check_memory,
     check_lora_scale,
+    check_memory,
     check_numbers,
     check_sampling,
+    check_seams,
     check_size,
     check_targets,
 )
@@ -31,7 +32,7 @@ from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
-from flythrough.rollout.spec import Anchor, Method
+from flythrough.rollout.spec import Anchor, Method, Seams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ class GenerateRequest:
     ``size`` is (height, width); ``camera`` is a path in the path language, a camera file or a
     trajectory, of which ``frames`` cameras are used (its last camera is held when it is shorter).
     ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
-    update. ``anchor``: which latent stays in the history of method helios for good; ``memory``:
-    where weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
+    update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
+    smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
+    weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
     """
 
@@ -65,6 +67,7 @@ class GenerateRequest:
     negative_prompt: str = ""
     blend_chunks: int = 0
     anchor: Anchor = "first"
+    seams: Seams = "independent"
     device: str = "auto"
     memory: MemoryChoice = "auto"
     output: Path | None = None
@@ -108,6 +111,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
     check_lora_scale(request.lora_scale, request.lora, method, model)
+    preceded = request.rollout is not None or request.video is not None
+    check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     photo = None if request.image is None else fit(_decoded(request.image), *size)

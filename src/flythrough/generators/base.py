@@ -8,7 +8,7 @@ from typing import Protocol
 
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import Anchor
+from flythrough.rollout.spec import Anchor, Seams
 from flythrough.sampling.guidance import Guidance
 
 Report = Callable[[str, float], None]
@@ -40,6 +40,8 @@ class SamplerSettings:
         condition_noise: start images and videos enter the history with a little noise.
         anchor: the latent that stays in the history for good: the video's first, from chunk 2 on
             the first of the second chunk (for starts that stand still), or none.
+        seams: ``smooth`` leads the first frames of a chunk over from the chunk before
+            (``generators/seams.py``); latents are the same.
         reference: the published timetable with its defects, and block noise factorised as
             published (other values of the same distribution).
         max_sequence_length: tokens of a prompt.
@@ -51,5 +53,6 @@ class SamplerSettings:
     blend_chunks: int = 0
     condition_noise: bool = True
     anchor: Anchor = "first"
+    seams: Seams = "independent"
     reference: bool = False
     max_sequence_length: int = 512

@@ -19,6 +19,7 @@ from flythrough.conditioning.condition_noise import draw_condition_noise, noised
 from flythrough.conditioning.history import native_history, target_indices
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
+from flythrough.generators.seams import softened
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
 from flythrough.rollout.chunk import (
@@ -93,7 +94,7 @@ class HeliosGenerator:
             latents[:, :, :1] = self.anchors(rollout).prefix
         sampled = time.monotonic()
         report("decode", 0.9)
-        frames = self.model.codec.decode(latents)[0]
+        frames = self.decoded(rollout, latents)[0]
         pixels = (frames.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0)
         timings = {"sample": sampled - started, "decode": time.monotonic() - sampled}
         return Chunk(
@@ -102,6 +103,24 @@ class HeliosGenerator:
             frames=pixels.cpu().numpy(),
             timings=timings,
         )
+
+    def decoded(self, rollout: Rollout, latents: Tensor) -> Tensor:
+        """Frames [1,3,33,H,W] of the chunk after ``rollout``: decoded on their own, and led over
+        from what came before (the last chunk, or the video that is continued) if asked for."""
+        video = self.model.codec.decode(latents)
+        before = self._shown(rollout)
+        if self.settings.seams == "independent" or before is None:
+            return video
+        return softened(video, before.to(video))
+
+    def _shown(self, rollout: Rollout) -> Tensor | None:
+        """The last two frames [1,3,2,H,W] before the next chunk, where two exist."""
+        start = rollout.start
+        if rollout.chunks:
+            return self._video(rollout.chunks[-1].frames[-2:])
+        if start is None or start.video is None or len(start.video) < 2:
+            return None
+        return self._video(start.video[-2:])
 
     def native(
         self, rollout: Rollout, request: ChunkRequest, *, noisy: bool = False

@@ -12,6 +12,7 @@ from flythrough.rollout.canonical import canonical_json, digest_of
 
 Method = Literal["warp-as-history", "helios"]
 Anchor = Literal["first", "second", "none"]
+Seams = Literal["independent", "smooth"]
 
 
 class Settings(Mapping[str, Any]):

@@ -1,0 +1,1 @@
+"""Measures of finished videos that need no learned network."""
