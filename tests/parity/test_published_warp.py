@@ -50,8 +50,8 @@ SIZE = (8, 16)
 class Run:
     """What distinguishes the recorded runs; ``newer``: of the later revision, on other inputs."""
 
-    settings: WarpAsHistorySettings = WarpAsHistorySettings(
-        history=WarpHistorySettings(), lora=False
+    settings: WarpAsHistorySettings = field(
+        default_factory=lambda: WarpAsHistorySettings(history=WarpHistorySettings(), lora=False)
     )
     sampler: SamplerSettings = field(default_factory=lambda: SamplerSettings(reference=True))
     frames: int = 66

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.errors import InputError
 from flythrough.media.video import write_video
@@ -111,16 +112,19 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         callback: Callback | None = None,
+        **led: Unpack[CameraSwitches],
     ) -> Clip:
         """Make a clip of ``frames`` frames.
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
-        or from the prompt alone (Helios). ``size`` is (height, width).
+        or from the prompt alone (Helios). ``size`` is (height, width). Further keywords are
+        switches of the camera method: ``preset``, ``warp_band``, ``visible_threshold``, ``align``
+        and ``select``.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
+        request = replace(self._request(image, prompt, seed, size), **known_switches(led))
         checked = check(replace(request, camera=camera, frames=frames))
         session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
@@ -135,13 +139,14 @@ class Pipeline:
         prompt: str = "",
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        **led: Unpack[CameraSwitches],
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped.
+        """An empty rollout from a photo, to be stepped; ``led`` as in a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
+        request = replace(self._request(image, prompt, seed, size), **known_switches(led))
         checked = check(replace(request, camera="static", frames=CHUNK_FRAMES))
         return self._begin(checked)[1]
 

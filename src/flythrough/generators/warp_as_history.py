@@ -98,7 +98,7 @@ class WarpAsHistoryGenerator:
         return replace(chunk, timings={"condition": conditioned, **chunk.timings})
 
     def warped(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> StageConditioning:
-        """History with the encoded warp at the target's frame indices (Warp-as-History, section on history)."""
+        """History with the encoded warp at the target's frame indices."""
         settings = self.settings
         latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
         visible = visibility_to_latent(warp.visible[None], latents.shape[-2:])
