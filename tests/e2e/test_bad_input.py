@@ -49,6 +49,18 @@ CASES: dict[str, dict[str, str | None]] = {
     "lora empty": {"--lora": ""},
     "model empty": {"--model": ""},
     "anchor with a camera": {"--anchor": "second"},
+    "preset unknown": {"--preset": "fast"},
+    "preset without camera": {"--camera": None, "--preset": "realtime"},
+    "warp band unknown": {"--warp-band": "long"},
+    "warp band without camera": {"--camera": None, "--warp-band": "patch-mid"},
+    "threshold out of range": {"--visible-threshold": "1.5"},
+    "threshold not finite": {"--visible-threshold": "nan"},
+    "threshold word": {"--visible-threshold": "much"},
+    "threshold without camera": {"--camera": None, "--visible-threshold": "0.5"},
+    "align without camera": {"--camera": None, "--no-align": ""},
+    "select without camera": {"--camera": None, "--no-select": ""},
+    "threshold without selection": {"--no-select": "", "--visible-threshold": "0.5"},
+    "preset with steps that do not fit": {"--preset": "realtime", "--steps": "1,1"},
     "anchor unknown": {"--camera": None, "--anchor": "third"},
     "seams unknown": {"--seams": "soft"},
     "seams of one chunk": {"--seams": "smooth", "--frames": "33"},
@@ -103,7 +115,8 @@ OPENS_TENSOR_FILES = {
 def words(model: Path, changes: dict[str, str | None]) -> list[str]:
     chosen: dict[str, str | None] = {"IMAGE": "photo.png", "--model": str(model), **GOOD, **changes}
     image = chosen.pop("IMAGE")
-    options = [part for key, value in chosen.items() if value is not None for part in (key, value)]
+    pairs = [(key, value) for key, value in chosen.items() if value is not None]
+    options = [part for pair in pairs for part in pair if part or not pair[0].startswith("--no-")]
     return ["generate", *([] if image is None else [image]), *options]
 
 

@@ -63,6 +63,21 @@ def generate(  # noqa: PLR0913 - the command-line contract
         Literal["independent", "smooth"],
         Parameter(help="How chunks meet: decoded apart, or led over in 6 frames."),
     ] = "independent",
+    preset: Annotated[
+        Literal["realtime"] | None,
+        Parameter(help="A recipe for cameras; options given beside it stay as given."),
+    ] = None,
+    warp_band: Annotated[
+        Literal["short", "patch-mid"] | None,
+        Parameter(help="History band of the warp; patch-mid: 7 times fewer tokens."),
+    ] = None,
+    visible_threshold: Annotated[
+        float | None, Parameter(help="Share of a token that must have been seen, 0 to 1.")
+    ] = None,
+    align: Annotated[
+        bool, Parameter(help="Ablation: without, the warp lies before the target in time.")
+    ] = True,
+    select: Annotated[bool, Parameter(help="Ablation: without, unseen tokens stay.")] = True,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         Literal["auto", "resident", "drop-text", "offload"],
@@ -96,6 +111,11 @@ def generate(  # noqa: PLR0913 - the command-line contract
         blend_chunks=blend_chunks,
         anchor=anchor,
         seams=seams,
+        preset=preset,
+        warp_band=warp_band,
+        visible_threshold=visible_threshold,
+        align=align,
+        select=select,
         device=device,
         memory=memory,
         output=output,

@@ -13,6 +13,7 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.camera_options import FAST_CODEC
 from flythrough.engine.files import check_unchanged, is_network, named_files, names_file
 from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.options import MemoryChoice
@@ -31,6 +32,7 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistorySettings,
 )
 from flythrough.geometry.estimators.select import load_estimator
+from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.loading import LoadedModel, Placement, load_model, stream_denoiser
@@ -97,6 +99,7 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
         settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
+        settings |= checked.settings
     settings |= named_files(request.geometry, request.lora)
     if request.lora_scale != 1.0:
         settings["lora_scale"] = float(request.lora_scale)
@@ -147,14 +150,18 @@ def build_session(
     if loaded is None:
         placement = placement_for(spec, folder, device, memory, notify)
     sampler = _sampler(spec, folder)
-    model = _without_adapters(loaded) if loaded else load_model(folder, device, dtype, placement)
+    if loaded is None:
+        codec = _codec_path(spec, folder)
+        model = load_model(folder, device, dtype, placement, codec=codec)
+    else:
+        model = _without_adapters(loaded)
     lora = _attach_adapter(spec, model, notify)
     if placement == "offload":
         stream_denoiser(model)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(
-        history=WarpHistorySettings(threshold=float(spec.settings["visible_threshold"])),
+        history=_warp_history(spec),
         stages=int(spec.settings["warp_stages"]),
         lora=lora,
         trigger=folder.defaults.prompt_trigger,
@@ -189,6 +196,21 @@ def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
             f"The rollout's settings cannot be used ({type(error).__name__}: {error}); it was "
             "written by another version of Flythrough, so use that version or start a new one."
         ) from error
+
+
+def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:
+    values = spec.settings
+    return WarpHistorySettings(
+        align=bool(values.get("align", True)),
+        select=bool(values.get("select", True)),
+        threshold=float(values["visible_threshold"]),
+        mode=values.get("warp_band", "short"),
+    )
+
+
+def _codec_path(spec: RolloutSpec, folder: ModelFolder) -> Path | None:
+    """The codec beside the model's own, where the rollout uses it."""
+    return folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
 
 
 def build_rollout(
@@ -243,7 +265,12 @@ def _memory(
                 f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
                 "depth map of the photo, or --geometry flat."
             )
-        estimator = pi3x_estimator(folder.geometry, device=device, confident=settings.confidence)
+        estimator = pi3x_estimator(
+            folder.geometry,
+            device=device,
+            confident=settings.confidence,
+            pixel_limit=spec.settings.get("geometry_pixel_limit"),
+        )
         return KeyframeMemory(estimator, settings, device, notify=notify)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
     return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)
@@ -255,13 +282,23 @@ def _attach_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bo
     styled = spec.method == "helios"
     if spec.lora == "off" or (styled and spec.lora == "default"):
         return False
+    band = str(spec.settings.get("warp_band", "short"))
     if spec.lora == "default":
-        path = model.folder.camera_lora
+        path = model.folder.camera_adapter(band)
         if path is None:
             notify(f"the model {model.folder.name} ships no camera adapter: running zero-shot.")
             return False
     else:
         path = Path(spec.lora)
+    if not styled:
+        origin = adapter_origin(path)
+        origin.check_base(model.folder)
+        if spec.lora == "default" and not origin.suits(band):
+            notify(
+                f"the camera adapter of {model.folder.name} was not trained for --warp-band "
+                f"{band.replace('_', '-')} and is left out: the camera is followed less."
+            )
+            return False
     scale = float(spec.settings.get("lora_scale", 1.0))
     name = STYLE_ADAPTER if styled else CAMERA_ADAPTER
     attach_lora(model.transformer, read_lora(path), name, scale)

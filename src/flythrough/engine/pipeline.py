@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
@@ -126,11 +127,14 @@ class Pipeline:
         anchor: Anchor = "first",
         seams: Seams = "independent",
         callback: Callback | None = None,
+        **led: Unpack[CameraSwitches],
     ) -> Clip:
         """Make a clip of ``frames`` frames.
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
-        goes on from the video, or comes from the prompt alone (Helios).
+        goes on from the video, or comes from the prompt alone (Helios). Further keywords are
+        switches of the camera method: ``preset``, ``warp_band``, ``visible_threshold``, ``align``
+        and ``select``.
 
         Args:
             image: a path, a PIL picture, or an array [H,W,3] of uint8 or of floats in [0,1].
@@ -143,7 +147,7 @@ class Pipeline:
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = self._request(image, prompt, seed, size)
+        request = replace(self._request(image, prompt, seed, size), **known_switches(led))
         clip: Path | media.Clip | None = None
         if video is not None:
             fps = find_model(self.model).defaults.fps
@@ -174,13 +178,16 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         seams: Seams = "independent",
+        **led: Unpack[CameraSwitches],
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped; ``seams`` as in a call.
+        """An empty rollout from a photo, to be stepped; ``seams`` and ``led`` as in a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
-        request = replace(self._request(image, prompt, seed, size), seams=seams)
+        request = replace(
+            self._request(image, prompt, seed, size), seams=seams, **known_switches(led)
+        )
         # a rollout to be stepped has borders to come: two chunks stand for "more than one"
         checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
         return self._begin(checked)[1]
@@ -265,7 +272,7 @@ class Pipeline:
         before, self._session = self._session, None
         if before is None or before[0] != key:
             model = None
-            if before is not None and before[0].model_digest == spec.model_digest:
+            if before is not None and _same_weights(before[0], spec):
                 model = None if before[1].model.streamed else before[1].model
             before = None  # weights that are not used again must go before new ones come
             folder = find_model(spec.model)
@@ -275,6 +282,12 @@ class Pipeline:
             )
         self._session = before
         return before[1]
+
+
+def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:
+    """Whether two rollouts use the same networks, adapters apart."""
+    codecs = [one.settings.get("codec") for one in (before, spec)]
+    return before.model_digest == spec.model_digest and codecs[0] == codecs[1]
 
 
 def _ignored(index: int, label: str, share: float) -> None:

@@ -5,12 +5,15 @@ Torch is imported only where a depth file or an adapter file has to be opened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import camera_file, trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
+from flythrough.engine.camera_options import camera_recipe
 from flythrough.engine.files import check_geometry_file, check_lora, is_network, names_file
 from flythrough.engine.options import (
     MemoryChoice,
@@ -24,6 +27,7 @@ from flythrough.engine.options import (
     check_size,
     check_targets,
 )
+from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.errors import CameraError, InputError, WeightsError
@@ -46,6 +50,10 @@ class GenerateRequest:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
     weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
+
+    With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
+    ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
+    the warp lies before the target in time, without ``select`` unseen tokens stay (ablations).
     """
 
     image: Path | Photo | None = None
@@ -73,11 +81,17 @@ class GenerateRequest:
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
+    preset: PresetName | None = None
+    warp_band: WarpBand | None = None
+    visible_threshold: float | None = None
+    align: bool = True
+    select: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedRequest:
-    """A request whose every part was read and found consistent; ``notes`` are for the user."""
+    """A request whose every part was read and found consistent; ``notes`` are for the user and
+    ``settings`` those of the camera method that the rollout keeps."""
 
     request: GenerateRequest
     method: Method
@@ -88,6 +102,7 @@ class CheckedRequest:
     warp: WarpVideo | None
     video: StartVideo | None = None
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -108,6 +123,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_targets(request.output, request.save_warp, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)
+    recipe = camera_recipe(request, method, model)
+    request = recipe.request
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
     check_lora_scale(request.lora_scale, request.lora, method, model)
@@ -125,7 +142,18 @@ def check(request: GenerateRequest) -> CheckedRequest:
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
     notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
-    return CheckedRequest(request, method, model, size, photo, trajectory, warp, video, notes)
+    return CheckedRequest(
+        request,
+        method,
+        model,
+        size,
+        photo,
+        trajectory,
+        warp,
+        video,
+        recipe.notes + notes,
+        recipe.settings,
+    )
 
 
 def _decoded(image: Path | Photo) -> Photo:

@@ -130,10 +130,9 @@ class HeliosGenerator:
         If ``noisy``, the latents of the start carry noise, one level for an image and one per
         latent for a video, the same in every chunk (Helios, I2V and V2V).
         """
-        start = None if rollout.start is None else self.anchors(rollout)
-        if start is not None and noisy:
-            assert rollout.start is not None
-            start = self._noised(rollout.start.digest(), rollout.spec.seed)
+        start = None
+        if rollout.start is not None:
+            start = self.noisy_anchors(rollout) if noisy else self.anchors(rollout)
         prefix = self.prefix(rollout) if start is None else start.prefix
         anchor = self.settings.anchor
         if anchor == "second" and len(rollout.chunks) > 1:
@@ -179,6 +178,12 @@ class HeliosGenerator:
         if self._known is None or self._known[0] != rollout.start.digest():
             self._known = rollout.start.digest(), self._encode_start(rollout.start)
         return self._known[1]
+
+    def noisy_anchors(self, rollout: Rollout) -> Anchors:
+        """Latents of the start with a little noise, the same in every chunk."""
+        assert rollout.start is not None
+        self.anchors(rollout)
+        return self._noised(rollout.start.digest(), rollout.spec.seed)
 
     def embedding(self, prompt: str) -> Tensor:
         """Text embedding [1,L,D] of ``prompt``; the encoder keeps those it has made."""

@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from flythrough import seeds
-from flythrough.conditioning.warped_history import (
-    WarpHistorySettings,
+from flythrough.conditioning.condition_noise import (
+    CONDITION_SIGMAS,
+    SigmaRange,
     draw_condition_noise,
     noised,
-    visibility_to_latent,
+)
+from flythrough.conditioning.visibility import visibility_to_latent
+from flythrough.conditioning.warped_history import (
+    WarpHistorySettings,
     warped_history,
 )
 from flythrough.generators.base import Report, SamplerSettings, silent
@@ -35,14 +39,24 @@ CAMERA_ADAPTER = "camera"
 
 @dataclass(frozen=True, kw_only=True)
 class WarpAsHistorySettings:
-    """``stages`` counts the pyramid stages, from the coarsest, that see the warp; ``lora`` tells
-    whether the camera adapter is attached; ``noise`` is the range of condition noise sigmas."""
+    """How the warp takes part.
+
+    Attributes:
+        history: how it is packed: band, alignment, token selection, how much of the past stays.
+        stages: pyramid stages, from the coarsest, that see it.
+        lora: the camera adapter is attached and active in those stages.
+        trigger: in front of the prompt while the adapter is active; empty: nothing.
+        noise: range of noise levels of warp and anchor (one level a latent); None: both clean.
+        photo_noise: the photo's latents are noised instead of the anchor alone, in all stages.
+            The photo stays clean as the video's first frame.
+    """
 
     history: WarpHistorySettings
     stages: int = 1
     lora: bool = True
     trigger: str = "camctl23x."
-    noise: tuple[float, float] = (0.111, 0.135)
+    noise: SigmaRange | None = CONDITION_SIGMAS
+    photo_noise: bool = False
 
 
 class WarpAsHistoryGenerator:
@@ -71,7 +85,7 @@ class WarpAsHistoryGenerator:
             warp = self.source.warp(rollout, request)
             report("encode", 0.1)
             warped = self.warped(rollout, request, warp)
-            native = self.helios.native(rollout, request)
+            native = self.helios.native(rollout, request, noisy=self.settings.photo_noise)
             conditioned = time.monotonic() - started
 
             def conditioning(stage: int) -> StageConditioning:
@@ -84,13 +98,13 @@ class WarpAsHistoryGenerator:
         return replace(chunk, timings={"condition": conditioned, **chunk.timings})
 
     def warped(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> StageConditioning:
-        """History with the encoded warp at the target's frame indices (spec section 6)."""
+        """History with the encoded warp at the target's frame indices."""
         settings = self.settings
         latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
         visible = visibility_to_latent(warp.visible[None], latents.shape[-2:])
-        past = self.helios.past(rollout)
+        prefix, past = self._anchored(rollout)
         history, target = warped_history(
-            self._noised(rollout, "prefix-noise", None, self.helios.prefix(rollout)),
+            prefix,
             past,
             self._noised(rollout, "warp-noise", request.index, latents),
             visible,
@@ -105,7 +119,18 @@ class WarpAsHistoryGenerator:
             camera=settings.lora,
         )
 
+    def _anchored(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """The photo's latent as anchor, and the past: noise is added to one of them at most once,
+        equally in all chunks."""
+        if self.settings.photo_noise:
+            noisy = self.helios.noisy_anchors(rollout)
+            return noisy.prefix, self.helios.past(rollout, noisy)
+        prefix = self._noised(rollout, "prefix-noise", None, self.helios.prefix(rollout))
+        return prefix, self.helios.past(rollout)
+
     def _noised(self, rollout: Rollout, purpose: str, index: int | None, latents: Tensor) -> Tensor:
+        if self.settings.noise is None:
+            return latents
         path = (purpose,) if index is None else (index, purpose)
         source = seeds.generator(rollout.spec.seed, *path)
         sigma, noise = draw_condition_noise(latents.shape, source, self.settings.noise)

@@ -73,6 +73,29 @@ class ModelFolder:
         file = self.path / "lora" / "camera.safetensors"
         return file if file.is_file() else None
 
+    def camera_adapter(self, band: str) -> Path | None:
+        """The shipped camera adapter for a warp in ``band``: one of its own, or the usual one."""
+        own = self.path / "lora" / f"camera_{band}.safetensors"
+        return own if own.is_file() else self.camera_lora
+
+    @property
+    def fast_codec(self) -> Path | None:
+        """A TAEHV codec beside the model's own: a codec folder, or the published file in one."""
+        folder = self.path / "taehv"
+        if (folder / "config.json").is_file():
+            return folder
+        return next(iter(sorted(folder.glob("*.safetensors"))), None)
+
+    @property
+    def codec_is_fast(self) -> bool:
+        """Whether the model's own codec is a TAEHV."""
+        return bool(_json_or_empty(self.path / "vae" / "config.json").get("_class_name") == "TAEHV")
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the scheduler is the few-step one."""
+        return _few_steps(_json_or_empty(self.path / "scheduler" / "scheduler_config.json"))
+
     def weight_files(self) -> list[Path]:
         """Every safetensors file of the folder, in name order."""
         return sorted(self.path.rglob("*.safetensors"))
@@ -168,8 +191,7 @@ def read_defaults(folder: Path) -> ModelDefaults:
 def _published_defaults(folder: Path) -> ModelDefaults:
     scheduler = _json_or_empty(folder / "scheduler" / "scheduler_config.json")
     index = _json_or_empty(folder / "model_index.json")
-    kind = scheduler.get("_class_name")
-    if kind != "HeliosScheduler" or scheduler.get("scheduler_type", "unipc") == "dmd":
+    if _few_steps(scheduler):
         return ModelDefaults()
     stages = int(scheduler.get("stages", 3))
     return ModelDefaults(
@@ -179,6 +201,11 @@ def _published_defaults(folder: Path) -> ModelDefaults:
         zero_star=stages > 1 and bool(index.get("is_cfg_zero_star", True)),
         zero_steps=1 if stages > 1 else 0,
     )
+
+
+def _few_steps(scheduler: dict[str, Any]) -> bool:
+    kind = scheduler.get("_class_name")
+    return kind != "HeliosScheduler" or scheduler.get("scheduler_type", "unipc") == "dmd"
 
 
 def _json_or_empty(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
+from flythrough.models.codec import load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.placing import VisitingCodec, stream_layers
 from flythrough.models.quiet import quiet_loading
@@ -52,12 +53,15 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     placement: Placement = "resident",
+    *,
+    codec: Path | None = None,
 ) -> LoadedModel:
     """Load transformer, codec and text encoder of ``folder`` for work on ``device``.
 
     Transformer and text encoder run in ``dtype`` (the transformer's norms, tables and time
     embedding stay float32); the codec stays float32. With placement ``offload`` the transformer is
-    left in host memory until :func:`stream_denoiser`.
+    left in host memory until :func:`stream_denoiser`. ``codec`` takes the place of the folder's
+    own codec: a TAEHV folder or file.
 
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
@@ -65,11 +69,16 @@ def load_model(
     host = torch.device("cpu")
     streamed = placement == "offload"
     transformer = load_transformer(folder.path / "transformer", dtype, host if streamed else device)
-    codec = load_any_codec(folder.path / "vae", host if streamed else device)
+    home = host if streamed else device
+    loaded: Codec
+    if codec is None:
+        loaded = load_any_codec(folder.path / "vae", home)
+    else:
+        loaded = load_codec(codec, device=home)
     return LoadedModel(
         folder=folder,
         transformer=transformer.eval().requires_grad_(False),
-        codec=VisitingCodec(codec, device) if streamed else codec,
+        codec=VisitingCodec(loaded, device) if streamed else loaded,
         prompts=PromptEncoder.from_folder(
             folder.path, device=device, dtype=dtype, keep=placement == "resident"
         ),

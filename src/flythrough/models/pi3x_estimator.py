@@ -28,13 +28,18 @@ class Pi3XEstimator:
 
     All views of a call share one world frame, the first view's camera frame. Depth jumps are kept
     sharp; pixels next to them stay valid and are left to the mesh to cut. Pixels of at most
-    ``confident`` confidence keep their depth but are not valid.
+    ``confident`` confidence keep their depth but are not valid. ``pixel_limit`` makes the network
+    see smaller pictures than its configuration says, never larger ones.
     """
 
     name = "pi3x"
 
-    def __init__(self, net: Pi3X, confident: float = CONFIDENT) -> None:
+    def __init__(
+        self, net: Pi3X, confident: float = CONFIDENT, pixel_limit: int | None = None
+    ) -> None:
         self.net, self.confident = net, confident
+        own = net.config.pixel_limit
+        self.pixel_limit = own if pixel_limit is None else min(own, pixel_limit)
         self.capabilities = Capabilities(
             scale=ScaleKind.METRIC,
             max_views=_MAX_VIEWS,
@@ -56,7 +61,7 @@ class Pi3XEstimator:
         check_images(images, self.name, self.capabilities.max_views)
         known = _checked(images, intrinsics)
         size = (images.shape[-2], images.shape[-1])
-        inner = network_size(size[0], size[1], self.net.config.pixel_limit)
+        inner = network_size(size[0], size[1], self.pixel_limit)
         out = self._run(_resized(images.float(), inner), known, size)
         if known is None:
             known = _scaled(intrinsics_from_rays(out.rays[0]), inner, size)
@@ -87,10 +92,14 @@ class Pi3XEstimator:
 
 
 def pi3x_estimator(
-    folder: str | Path, *, device: torch.device | str = "cpu", confident: float = CONFIDENT
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    confident: float = CONFIDENT,
+    pixel_limit: int | None = None,
 ) -> Estimator:
     """The estimator of a geometry folder (``load_pi3x`` says what may be wrong with it)."""
-    return Pi3XEstimator(load_pi3x(folder, device=device), confident)
+    return Pi3XEstimator(load_pi3x(folder, device=device), confident, pixel_limit)
 
 
 def network_size(height: int, width: int, limit: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from flythrough.conditioning.prompts import TRIGGER, with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.errors import InputError
 from flythrough.media.picture import contact_sheet
+from flythrough.models.adapter_origin import origin_metadata
 from flythrough.models.adapters import lora_state, new_lora, set_lora_active
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
@@ -44,6 +45,7 @@ _CHUNKS = 2
 _REFILL = 6
 _PHOTO_EVERY = 3
 _LORA_RANK = 32
+_VISIBLE_THRESHOLD = 0.1
 
 
 def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
@@ -84,7 +86,7 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     parameters = new_lora(transformer, rank=_LORA_RANK, seed=settings.seed)
     if settings.compile:
         transformer.compile_repeated_blocks(dynamic=False)
-    camera = WarpHistorySettings(threshold=0.1)
+    camera = WarpHistorySettings(threshold=_VISIBLE_THRESHOLD)
     warps = WarpSettings(**DEFAULTS["warp"])  # as the model is run
     refill = Refill(_triggered(_videos(settings, device)), codec, prompts, TEXT_LENGTH, warps)
     holder = nn.Module()
@@ -108,7 +110,8 @@ def _write_lora(transformer: HeliosTransformer, stages: int, folder: Path) -> No
     target = folder / "lora" / "camera.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     state = lora_state(transformer, "camera")
-    metadata = {"mode": "short", "trigger": TRIGGER, "stages": str(stages), "threshold": "0.1"}
+    metadata = origin_metadata(transformer.config, "short", _VISIBLE_THRESHOLD)
+    metadata |= {"trigger": TRIGGER, "stages": str(stages)}
     save_lora(target, state, _LORA_RANK, float(_LORA_RANK), metadata)
 
 

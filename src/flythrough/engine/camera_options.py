@@ -1,0 +1,165 @@
+"""Options of the camera method: checked, completed by a preset, and turned into the settings that
+a rollout keeps. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from flythrough.engine.files import is_network
+from flythrough.engine.presets import PRESETS, Preset, PresetName, WarpBand
+from flythrough.errors import InputError
+from flythrough.models.adapter_origin import adapter_origin
+from flythrough.scene.settings import WarpSettings
+
+if TYPE_CHECKING:
+    from flythrough.engine.request import GenerateRequest
+    from flythrough.models.catalog import ModelFolder
+    from flythrough.rollout.spec import Method
+
+FAST_CODEC = "taehv"
+
+
+@dataclass(frozen=True)
+class CameraRecipe:
+    """The request as a preset completed it, settings to keep with the rollout, and notes."""
+
+    request: GenerateRequest
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) -> CameraRecipe:
+    """What the switches of the camera method amount to.
+
+    Raises:
+        InputError: a value out of range, or a switch without effect.
+        WeightsError: the adapter was trained for a model of another size or for another band.
+    """
+    _check_values(request)
+    given = [name for name, _ in _given(request)]
+    if method != "warp-as-history":
+        if given:
+            raise InputError(
+                f"{given[0]} has no effect without a camera (method {method}); drop it or give "
+                "--camera."
+            )
+        return CameraRecipe(request)
+    if request.visible_threshold is not None and not request.select:
+        raise InputError(
+            f"--visible-threshold {request.visible_threshold:g} has no effect with --no-select, "
+            "which keeps all tokens; drop one of the two."
+        )
+    preset = None if request.preset is None else PRESETS[request.preset]
+    settings: dict[str, Any] = {"align": request.align, "select": request.select}
+    notes: list[str] = []
+    if preset is not None:
+        request, more, note = _completed(request, preset, model)
+        settings |= more
+        notes.append(note)
+    band: WarpBand = request.warp_band or "short"
+    settings["warp_band"] = mode = band.replace("-", "_")
+    if request.visible_threshold is not None:
+        settings["visible_threshold"] = request.visible_threshold
+    _check_adapter(request, model, mode)
+    return CameraRecipe(request, settings, tuple(notes))
+
+
+def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
+    """Switches of the camera method that differ from the default, as on the command line."""
+    if request.preset is not None:
+        yield f"--preset {request.preset}", request.preset
+    if request.warp_band is not None:
+        yield f"--warp-band {request.warp_band}", request.warp_band
+    if request.visible_threshold is not None:
+        yield f"--visible-threshold {request.visible_threshold:g}", request.visible_threshold
+    if not request.align:
+        yield "--no-align", False
+    if not request.select:
+        yield "--no-select", False
+
+
+def _check_values(request: GenerateRequest) -> None:
+    threshold = request.visible_threshold
+    if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
+        raise InputError(
+            f"--visible-threshold {threshold:g} is out of range; give 0 to 1, the share of a "
+            "token's area that must have been seen."
+        )
+    words = (("--preset", request.preset, PresetName), ("--warp-band", request.warp_band, WarpBand))
+    for option, value, choices in words:
+        if value is not None and value not in get_args(choices):
+            raise InputError(
+                f"{option} {value} is unknown; choose {' or '.join(get_args(choices))}."
+            )
+
+
+def _completed(
+    request: GenerateRequest, preset: Preset, model: ModelFolder
+) -> tuple[GenerateRequest, dict[str, Any], str]:
+    """The preset where nothing was given, its settings, and what to tell the user."""
+    if not model.distilled or len(model.defaults.steps) != len(preset.steps):
+        raise InputError(
+            f"--preset {request.preset} is made for distilled models of {len(preset.steps)} "
+            f"pyramid stages, which {model.name} is not; drop it or choose another --model."
+        )
+    settings: dict[str, Any] = {"amplify_first_chunk": preset.amplify_first_chunk}
+    said, kept = [], []
+    if request.steps is None:
+        request = replace(request, steps=preset.steps)
+        said.append(f"--steps {','.join(map(str, preset.steps))}")
+    else:
+        kept.append("--steps")
+    if not preset.amplify_first_chunk:
+        said.append("no extra steps in the first chunk")
+    if request.warp_band is None:
+        request = replace(request, warp_band=preset.warp_band)
+        said.append(f"--warp-band {preset.warp_band}")
+    else:
+        kept.append("--warp-band")
+    if request.visible_threshold is not None:
+        kept.append("--visible-threshold")
+    elif not request.select:
+        kept.append("--no-select")
+    else:
+        request = replace(request, visible_threshold=preset.visible_threshold)
+        said.append(f"--visible-threshold {preset.visible_threshold:g}")
+    if request.warp is None:
+        own = int(model.defaults.warp.get("samples_per_axis", WarpSettings().samples_per_axis))
+        samples = min(own, preset.samples_per_axis)
+        settings["warp.samples_per_axis"] = samples
+        said.append(f"{samples} mesh samples per axis")
+        if is_network(request.geometry):
+            settings["geometry_pixel_limit"] = preset.pixel_limit
+            said.append(f"geometry from at most {preset.pixel_limit} pixels")
+    if preset.fast_codec:
+        said.append(_codec_words(model, settings))
+    note = f"preset {request.preset}: {', '.join(said)}"
+    return request, settings, f"{note}; as given: {', '.join(kept)}." if kept else f"{note}."
+
+
+def _codec_words(model: ModelFolder, settings: dict[str, Any]) -> str:
+    """Choose the fast codec if there is one."""
+    if model.fast_codec is not None:
+        settings["codec"] = FAST_CODEC
+        return "the TAEHV codec"
+    if model.codec_is_fast:
+        return "the model's own codec, which is a TAEHV"
+    return f"the model's own codec (its folder has no {FAST_CODEC})"
+
+
+def _check_adapter(request: GenerateRequest, model: ModelFolder, mode: str) -> None:
+    """Hold the adapter's file against the model and the band. A shipped adapter for another band is
+    left out later, and announced; one that was asked for is refused."""
+    if request.lora == "off":
+        return
+    path = model.camera_adapter(mode) if request.lora == "default" else Path(request.lora)
+    if path is None:
+        return
+    origin = adapter_origin(path)
+    origin.check_base(model)
+    if request.lora != "default":
+        origin.check_band(mode)
