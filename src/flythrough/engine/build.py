@@ -273,7 +273,8 @@ def _memory(
         )
         return KeyframeMemory(estimator, settings, device, notify=notify)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
-    return KeyframeMemory(load_estimator(spec.geometry), settings, device, photo_only=True)
+    given = load_estimator(spec.geometry)
+    return KeyframeMemory(given, settings, device, photo_only=True, notify=notify)
 
 
 def _attach_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:

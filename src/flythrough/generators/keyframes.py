@@ -1,35 +1,56 @@
 """The scene seen so far, as keyframes derived from a rollout, rendered into the next cameras.
 
-Keyframes are the photo and the last frame of the newest chunk. Their cameras are the ones that were
-asked for, so nothing drifts by re-estimation; the new keyframe's depth is scaled to agree with what
-the photo's geometry shows from there (Warp-as-History section 3, corrected as in its 13.3).
+Keyframes are the photo and the last frames of chunks. Their cameras are the ones that were asked
+for, so nothing drifts by re-estimation; a keyframe's depth is scaled to agree with what earlier
+keyframes show from there (Warp-as-History section 3, corrected as in its 13.3). Drawn are the
+photo, the newest, and the older ones that the next cameras see most of.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flythrough.generators.joint_keyframes import (
+    Boundary,
+    joint_keyframes,
+    published_view,
+)
 from flythrough.generators.warp import WarpClip
-from flythrough.geometry.align import depth_scale
+from flythrough.geometry.align import DepthScale, depth_scale
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.types import Geometry
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
+from flythrough.scene.keyframe_choice import best_in_view
+from flythrough.scene.mesh import NoSurfaceError
 from flythrough.scene.mesh_memory import MeshMemory
+from flythrough.scene.rendered import RenderedView
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.surface import Keyframe, repaired
+
+_POOL = 16
+"""Newest chunks whose last frames are kept to choose from."""
+_REMEMBERED = 4
+
+Keyframes = tuple[Keyframe, ...]
 
 
 class KeyframeMemory:
     """Derives the scene memory of a rollout and renders warps from it.
 
+    What is remembered between calls only saves time: every warp is a function of the rollout and
+    the request.
+
     Args:
         estimator: depth for the photo and, unless ``photo_only``, for boundary frames.
-        settings: how meshes are cut, sampled and filled.
+        settings: how meshes are cut, sampled and filled, and which keyframes are drawn.
         photo_only: keep the photo as the only keyframe (its depth was given, not estimated).
         notify: told, once each, what had to be done without.
     """
@@ -45,26 +66,22 @@ class KeyframeMemory:
         self.estimator, self.settings = estimator, settings
         self._notify, self._said = notify, set[str]()
         self.device, self.photo_only = device, photo_only
-        self._estimated = lru_cache(maxsize=2)(self._estimate)
+        self._photo_known = lru_cache(maxsize=2)(self._first)
+        self._known: OrderedDict[tuple[str, ...], Keyframes] = OrderedDict()
 
     def photo_geometry(self, rollout: Rollout) -> Geometry:
-        """Geometry of the photo at the origin, estimated once."""
-        assert rollout.start is not None
-        return self._geometry(rollout.start.image, rollout.start.intrinsics)
+        """Geometry of the photo at the origin, estimated once.
+
+        Raises:
+            GeometryError: it has no surface that could be rendered, whatever was tried.
+        """
+        return self._photo(rollout).geometry
 
     def warp(self, rollout: Rollout, request: ChunkRequest) -> WarpClip:
         """What the request's cameras see of the memory."""
-        assert rollout.start is not None
         assert request.world_from_camera is not None
         assert request.intrinsics is not None
-        cameras = self._tensor(request.world_from_camera)
-        intrinsics = self._tensor(request.intrinsics)
-        memory = self._photo_memory(rollout)
-        if rollout.chunks and not self.photo_only:
-            memory = self._with_boundary(memory, rollout, rollout.chunks[-1])
-        view = memory.render(
-            cameras, intrinsics, rollout.size, self.settings, first_is_photo=request.index == 0
-        )
+        view = self._view(rollout, request.world_from_camera, request.intrinsics)
         if not bool((view.visible > 0.5).flatten(1).any(1).all()):
             self._say(
                 f"chunk {request.index + 1}: some cameras see nothing of what is known; those "
@@ -72,42 +89,131 @@ class KeyframeMemory:
             )
         return WarpClip(rgb=view.rgb, visible=view.visible)
 
+    def keyframes(self, rollout: Rollout) -> Keyframes:
+        """The photo and the last frames of the newest chunks, oldest first, in the photo's world
+        and unit: those from which the drawn ones are chosen."""
+        if self.photo_only or not rollout.chunks:
+            return (self._photo(rollout),)
+        if self.settings.estimation == "joint":
+            return self._joint(rollout)
+        return self._folded(rollout)
+
+    def _view(self, rollout: Rollout, poses: np.ndarray, matrices: np.ndarray) -> RenderedView:
+        settings = self.settings
+        later = bool(rollout.chunks)
+        if later and not self.photo_only and settings.reference and settings.estimation == "joint":
+            boundaries = self._boundaries(rollout)
+            return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
+        cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
+        drawn = self._drawn(self.keyframes(rollout), cameras, intrinsics, rollout.size)
+        return MeshMemory(drawn).render(
+            cameras, intrinsics, rollout.size, settings, first_is_photo=not later
+        )
+
+    def _drawn(
+        self, known: Keyframes, cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
+    ) -> Keyframes:
+        """The photo, the best older keyframes for these cameras, and the newest."""
+        older, count = known[1:-1], self.settings.older_keyframes
+        best = best_in_view(older, count, cameras, intrinsics, size)
+        newest = known[-1:] if len(known) > 1 else ()
+        return (known[0], *(older[place] for place in best), *newest)
+
+    def _folded(self, rollout: Rollout) -> Keyframes:
+        """The photo and boundary frames, each fitted to those before it. Where no older ones are
+        drawn only the newest is needed."""
+        assert rollout.start is not None
+        chunks = rollout.chunks if self.settings.older_keyframes else rollout.chunks[-1:]
+        names = (rollout.start.digest(), *(chunk.digest() for chunk in chunks))
+        done = next((n for n in range(len(names), 1, -1) if names[:n] in self._known), 1)
+        known = self._known[names[:done]] if done > 1 else (self._photo(rollout),)
+        for chunk in chunks[done - 1 :]:
+            known = self._grown(known, chunk)
+            known = (known[0], *known[1:][-_POOL:])
+        self._known[names] = known
+        self._known.move_to_end(names)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return known
+
+    def _grown(self, known: Keyframes, chunk: Chunk) -> Keyframes:
+        """``known`` and the last frame of ``chunk``, its depth fitted to what they show there."""
+        boundary = self._boundary(chunk)
+        camera, matrix = boundary.camera
+        own = self.estimator.estimate(boundary.image[None], intrinsics=matrix).placed(camera)
+        what = f"chunk {chunk.request.index + 1}: its last frame"
+        usable = self._if_usable(Keyframe(boundary.image, own), what)
+        if not usable:
+            return known
+        own = usable[0].geometry
+        older = best_in_view(known[1:], self.settings.older_keyframes, camera, matrix, own.size)
+        around = MeshMemory((known[0], *(known[1 + place] for place in older)))
+        bare = replace(self.settings, background="none")
+        shown = around.render(camera, matrix, own.size, bare)
+        seen = shown.visible[0] > 0.5
+        fitted = depth_scale(shown.depth[0], seen, own.depth[0], own.valid[0])
+        self._say_fit(what, fitted)
+        return (*known, replace(usable[0], geometry=own.with_depth_scaled(fitted.scale)))
+
+    def _joint(self, rollout: Rollout) -> Keyframes:
+        found = joint_keyframes(self.estimator, self._photo(rollout), self._boundaries(rollout))
+        newest = len(rollout.chunks)
+        self._say_fit(f"chunk {newest}: the joint estimate", found.fitted)
+        kept = [found.keyframes[0]]
+        for number, keyframe in enumerate(reversed(found.keyframes[1:])):
+            what = f"chunk {newest - number}: its last frame"
+            kept[1:1] = self._if_usable(keyframe, what)
+        return tuple(kept)
+
+    def _boundaries(self, rollout: Rollout) -> list[Boundary]:
+        """The newest boundary frames, oldest first, as many as are drawn."""
+        count = self.settings.older_keyframes + 1
+        return [self._boundary(chunk) for chunk in rollout.chunks[-count:]]
+
+    def _boundary(self, chunk: Chunk) -> Boundary:
+        request = chunk.request
+        assert request.world_from_camera is not None
+        assert request.intrinsics is not None
+        image = self._image(chunk.frames[-1])
+        return Boundary(image, request.world_from_camera[-1], request.intrinsics[-1])
+
+    def _photo(self, rollout: Rollout) -> Keyframe:
+        assert rollout.start is not None
+        image, matrix = rollout.start.image, rollout.start.intrinsics
+        return self._photo_known(image.tobytes(), image.shape, matrix.tobytes())
+
+    def _first(self, pixels: bytes, shape: tuple[int, ...], intrinsics: bytes) -> Keyframe:
+        image = self._image(np.frombuffer(pixels, dtype=np.uint8).reshape(shape))
+        matrix = self._tensor(np.frombuffer(intrinsics, dtype=np.float64).reshape(1, 3, 3))
+        geometry = self.estimator.estimate(image[None], intrinsics=matrix)
+        return self._surfaced(Keyframe(image, geometry), "the photo")
+
+    def _surfaced(self, keyframe: Keyframe, what: str) -> Keyframe:
+        return repaired(keyframe, self.settings, lambda text: self._say(f"{what}: {text}."))
+
+    def _if_usable(self, keyframe: Keyframe, what: str) -> Keyframes:
+        """The keyframe as far as it has a surface, or nothing."""
+        try:
+            return (self._surfaced(keyframe, what),)
+        except NoSurfaceError:
+            self._say(f"{what} has no depth that could be used and is not remembered.")
+            return ()
+
+    def _say_fit(self, what: str, fitted: DepthScale) -> None:
+        if fitted.status == "no_valid_overlap":
+            self._say(
+                f"{what} shows nothing of what is known; its depth keeps the network's own scale."
+            )
+        elif fitted.status == "clamped":
+            self._say(
+                f"{what} differs more than tenfold in scale from what is known; its depth is taken "
+                f"times {float(fitted.scale):g} only."
+            )
+
     def _say(self, text: str) -> None:
         if self._notify is not None and text not in self._said:
             self._said.add(text)
             self._notify(text)
-
-    def _photo_memory(self, rollout: Rollout) -> MeshMemory:
-        assert rollout.start is not None
-        image = self._image(rollout.start.image)
-        return MeshMemory().extended(image, self.photo_geometry(rollout))
-
-    def _with_boundary(self, memory: MeshMemory, rollout: Rollout, chunk: Chunk) -> MeshMemory:
-        request = chunk.request
-        assert request.world_from_camera is not None
-        assert request.intrinsics is not None
-        pose = self._tensor(request.world_from_camera[-1:])
-        intrinsics = self._tensor(request.intrinsics[-1:])
-        frame = chunk.frames[-1]
-        own = self._geometry(frame, request.intrinsics[-1]).placed(pose)
-        known = memory.render(pose, intrinsics, rollout.size, self.settings)
-        seen = known.visible[0] > 0.5
-        fitted = depth_scale(known.depth[0], seen, own.depth[0], own.valid[0])
-        if fitted.status != "ok":
-            self._say(
-                f"chunk {request.index + 1}: its last frame shares too little with what is known "
-                f"({fitted.status.replace('_', ' ')}), so its depth keeps the network's own scale."
-            )
-        return memory.extended(self._image(frame), own.with_depth_scaled(fitted.scale))
-
-    def _geometry(self, image: np.ndarray, intrinsics: np.ndarray) -> Geometry:
-        return self._estimated(image.tobytes(), image.shape, intrinsics.tobytes())
-
-    def _estimate(self, pixels: bytes, shape: tuple[int, ...], intrinsics: bytes) -> Geometry:
-        array = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
-        matrix = np.frombuffer(intrinsics, dtype=np.float64).reshape(1, 3, 3)
-        images = self._image(array)[None]
-        return self.estimator.estimate(images, intrinsics=self._tensor(matrix))
 
     def _image(self, array: np.ndarray) -> Tensor:
         return self._tensor(array).permute(2, 0, 1) / 255

@@ -10,6 +10,11 @@ from torch import Tensor
 
 from flythrough.errors import GeometryError
 
+NOTHING_TO_RENDER = (
+    "The depth map has no connected valid surface to render; give another photo, or depth with "
+    "--geometry FILE."
+)
+
 
 class NoSurfaceError(GeometryError):
     """No mesh cell is left to render."""
@@ -77,10 +82,7 @@ def quad_samples(
         whole = whole & (corners.all(0) | ~corners.any(0))
     rows, columns = whole.nonzero(as_tuple=True)
     if len(rows) == 0:
-        raise NoSurfaceError(
-            "The depth map has no connected valid surface to render; give another photo, or depth "
-            "with --geometry FILE."
-        )
+        raise NoSurfaceError(NOTHING_TO_RENDER)
     dtype = points.dtype
     offset = (torch.arange(per_axis, device=points.device, dtype=dtype) + 0.5) / per_axis
     v, u = (grid.reshape(-1, 1) for grid in torch.meshgrid(offset, offset, indexing="ij"))

@@ -7,7 +7,7 @@ splatted with a z-buffer, and small holes are closed from the source pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry
+from flythrough.scene.atlas import Atlas, background_atlas
 from flythrough.scene.fill import close_small_holes, fill_colour
 from flythrough.scene.mesh import NoSurfaceError, Samples, joined
 from flythrough.scene.raster import frames_per_pass, splat
@@ -66,6 +67,9 @@ class MeshMemory:
         if not self.keyframes:
             raise GeometryError("The scene memory is empty; add the photo as a keyframe first.")
         _check_cameras(world_from_camera, intrinsics, size)
+        behind = self._background(settings)
+        if behind is not None and settings.reference:
+            settings = replace(settings, top_fill=False)
         meshes, pictures = self._meshes(settings)
         colour = fill_colour(self._filling_picture(settings), settings.fill)
         if settings.keyframes == "joint":
@@ -77,6 +81,10 @@ class MeshMemory:
             for samples, shown in layers
         ]
         view = reduce(layered, views)
+        if behind is not None:
+            view = over_atlas(
+                view, behind, world_from_camera, intrinsics, seen=settings.background == "atlas"
+            )
         return with_photo(view, self.keyframes[0]) if first_is_photo else view
 
     def _meshes(self, settings: WarpSettings) -> tuple[list[Samples], list[Tensor]]:
@@ -95,10 +103,36 @@ class MeshMemory:
             raise failure
         return [samples for samples, _ in found], [image for _, image in found]
 
+    def _background(self, settings: WarpSettings) -> Atlas | None:
+        """The panorama behind the meshes; as published only when there are several keyframes (a
+        single one has its far backdrop instead)."""
+        wanted = settings.background != "none"
+        if not wanted or (settings.reference and len(self.keyframes) < 2):
+            return None
+        return background_atlas(self.keyframes)
+
     def _filling_picture(self, settings: WarpSettings) -> Tensor:
         """The picture whose mean fills unseen pixels: the first, so that it stays the same from
         chunk to chunk; as published, the newest."""
         return self.keyframes[-1 if settings.reference else 0].image
+
+
+def over_atlas(
+    view: RenderedView, atlas: Atlas, cameras: Tensor, intrinsics: Tensor, *, seen: bool
+) -> RenderedView:
+    """Unseen pixels take the panorama's colour, and with ``seen`` count as visible (depth stays 0).
+
+    Frame by frame: a frame's directions take more memory than the frame.
+    """
+    colours, visible = view.rgb.clone(), view.visible.clone()
+    for number in range(len(view)):
+        one = slice(number, number + 1)
+        colour, known = atlas.seen_by(cameras[one], intrinsics[one], view.size)
+        behind = known & (view.visible[one] < 0.5)
+        colours[one] = torch.where(behind[:, None], colour.permute(0, 3, 1, 2), view.rgb[one])
+        if seen:
+            visible[one] = torch.where(behind, 1.0, view.visible[one])
+    return RenderedView(rgb=colours, depth=view.depth, visible=visible)
 
 
 def with_photo(view: RenderedView, keyframe: Keyframe) -> RenderedView:

@@ -28,6 +28,14 @@ class WarpSettings:
         top_fill: large invalid regions at the upper border (sky) become a far backdrop.
         keyframes: ``joint`` draws all keyframes into one z-buffer; ``layered`` lets the first
             keyframe that saw a place show it unless another has something clearly in front.
+        older_keyframes: how many keyframes are drawn beside the photo and the newest, those that
+            the coming cameras see most of.
+        estimation: ``each`` keyframe's depth is estimated on its own and scaled to what the others
+            show there; ``joint``: the photo and the newest ``older_keyframes`` + 1 are estimated in
+            one call and scaled together.
+        background: what unseen pixels show behind the meshes. ``none``: the fill colour; ``tint``:
+            the colour that the keyframes' far background has in that direction; ``atlas``: the
+            same, and it counts as seen (published).
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
             float64, and holes filled with colours of the newest keyframe whatever keyframe their
             neighbours came from. Slower; for comparisons.
@@ -48,6 +56,9 @@ class WarpSettings:
     confidence: float = 0.1
     top_fill: bool = True
     keyframes: Literal["joint", "layered"] = "joint"
+    older_keyframes: int = 1
+    estimation: Literal["each", "joint"] = "each"
+    background: Literal["none", "tint", "atlas"] = "none"
     reference: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +67,8 @@ class WarpSettings:
             "render_mode": ("target_fill", "splat"),
             "fill": ("mean_first_frame", "black"),
             "keyframes": ("joint", "layered"),
+            "estimation": ("each", "joint"),
+            "background": ("none", "tint", "atlas"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -67,6 +80,7 @@ class WarpSettings:
         window = (2 * self.fill_radius + 1) ** 2 if closing else _LARGEST_WINDOW
         ranges = {
             "samples_per_axis": (1, 16),
+            "older_keyframes": (0, 16),
             "older_samples_per_axis": (1, 16),
             "depth_rtol": (0.0, 10.0),
             "normal_tol_deg": (0.0, 180.0),

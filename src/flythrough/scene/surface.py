@@ -3,6 +3,7 @@ nothing is left."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,15 +13,27 @@ from flythrough.errors import GeometryError
 from flythrough.geometry.edges import depth_normal_edge
 from flythrough.geometry.types import Geometry, moved, unproject
 from flythrough.scene.backdrop import far_backdrop
-from flythrough.scene.mesh import NoSurfaceError, Samples, quad_samples
+from flythrough.scene.mesh import NOTHING_TO_RENDER, NoSurfaceError, Samples, quad_samples
 from flythrough.scene.settings import WarpSettings
 
+_FALLBACK_PERCENT = 5
 _RETRY_PERCENT = (20, 50, 100)
+_JUST_ABOVE = 1e-3
+
+Tell = Callable[[str], None]
+"""Called with one clause about what was done without."""
+
+
+def silent(text: str) -> None:
+    """For callers that announce nothing."""
+    del text
 
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
     """A picture [3,H,W] in [0,1] with the geometry of that one frame at the same size.
+
+    ``uncut``: its mesh is left whole at silhouettes, because cutting would leave nothing of it.
 
     Raises:
         GeometryError: another shape, or geometry of another size or frame count.
@@ -28,6 +41,7 @@ class Keyframe:
 
     image: Tensor
     geometry: Geometry
+    uncut: bool = False
 
     def __post_init__(self) -> None:
         fits = self.image.ndim == 3 and len(self.image) == 3
@@ -49,20 +63,67 @@ def surface(keyframe: Keyframe, settings: WarpSettings, per_axis: int) -> Sample
     Raises:
         NoSurfaceError: nothing is left even then.
     """
-    geometry = keyframe.geometry
-    valid = geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
     try:
-        return _samples(keyframe, valid, settings, per_axis)
+        return _samples(keyframe, settings, per_axis)
     except NoSurfaceError:
-        uncut = replace(settings, mesh_break="none")
-        for percent in _RETRY_PERCENT:
-            relaxed = valid | most_confident(geometry, percent)
-            for attempt in (settings, uncut):
-                try:
-                    return _samples(keyframe, relaxed, attempt, per_axis)
-                except NoSurfaceError:
-                    continue
-        raise
+        return _samples(repaired(keyframe, settings), settings, per_axis)
+
+
+def repaired(keyframe: Keyframe, settings: WarpSettings, tell: Tell = silent) -> Keyframe:
+    """The keyframe itself when it has a surface, else with less confident pixels made valid.
+
+    Without a valid pixel the most confident 5 % of those with depth are tried. When no mesh cell is
+    left, 20, 50 and 100 % follow, each with the mesh cut as set and then uncut.
+
+    Args:
+        keyframe: its geometry may be poor.
+        settings: how the mesh is cut.
+        tell: told about every attempt that is made.
+
+    Raises:
+        NoSurfaceError: nothing helped.
+    """
+    first = keyframe
+    if not bool(_usable(keyframe.geometry, settings).any()):
+        tell(f"no pixel has sure depth: the {_FALLBACK_PERCENT} % most confident are used")
+        first = _relaxed(keyframe, settings, _FALLBACK_PERCENT)
+    if _has_surface(first, settings):
+        return first
+    cuts = (False, True) if settings.mesh_break != "none" else (True,)
+    for percent in _RETRY_PERCENT:
+        more = _relaxed(keyframe, settings, percent)
+        for uncut in cuts:
+            how = ", the mesh uncut" if uncut else ""
+            tell(f"no surface is left: trying the {percent} % most confident pixels{how}")
+            attempt = replace(more, uncut=uncut)
+            if _has_surface(attempt, settings):
+                return attempt
+    raise NoSurfaceError(NOTHING_TO_RENDER)
+
+
+def _usable(geometry: Geometry, settings: WarpSettings) -> Tensor:
+    """Pixels [H,W] that are valid and confident enough."""
+    return geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
+
+
+def _relaxed(keyframe: Keyframe, settings: WarpSettings, percent: float) -> Keyframe:
+    """With the most confident ``percent`` of the pixels valid, just above the threshold."""
+    geometry = keyframe.geometry
+    kept = most_confident(geometry, percent)[None]
+    least = settings.confidence + _JUST_ABOVE
+    raised = torch.nan_to_num(geometry.confidence).clamp_min(least)
+    confidence = torch.where(kept, raised, geometry.confidence)
+    return replace(
+        keyframe,
+        geometry=replace(geometry, valid=geometry.valid | kept, confidence=confidence),
+    )
+
+
+def _has_surface(keyframe: Keyframe, settings: WarpSettings) -> bool:
+    try:
+        return len(_samples(keyframe, settings, 1)) > 0
+    except NoSurfaceError:
+        return False
 
 
 def most_confident(geometry: Geometry, percent: float) -> Tensor:
@@ -81,8 +142,9 @@ def most_confident(geometry: Geometry, percent: float) -> Tensor:
     return rated & (confidence >= values.topk(count).values[-1])
 
 
-def _samples(keyframe: Keyframe, valid: Tensor, settings: WarpSettings, per_axis: int) -> Samples:
+def _samples(keyframe: Keyframe, settings: WarpSettings, per_axis: int) -> Samples:
     geometry, filled = keyframe.geometry, None
+    valid = _usable(geometry, settings)
     dtype = torch.float64 if settings.reference else torch.float32
     known = geometry.depth.to(dtype)
     depth = known
@@ -92,7 +154,7 @@ def _samples(keyframe: Keyframe, valid: Tensor, settings: WarpSettings, per_axis
         valid = valid | filled
     camera = unproject(depth, geometry.intrinsics.to(dtype))
     points = moved(camera, geometry.world_from_camera.to(dtype))
-    if settings.mesh_break == "depth_normal":
+    if settings.mesh_break == "depth_normal" and not keyframe.uncut:
         # The depth before filling, as published: it decides where sky meets the skyline.
         cut = depth_normal_edge(
             points,
