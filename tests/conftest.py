@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from throwaway import Answer, Command, build_tiny_model
+from throwaway import Answer, Command, build_tiny_depth, build_tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +25,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_tiny_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_depth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of monocular depth networks by kind: depth-pro, relative, metric."""
+    folder = tmp_path_factory.mktemp("depth")
+    for kind in ("depth-pro", "relative", "metric"):
+        build_tiny_depth(folder / kind, kind)
+    return {kind: folder / kind for kind in ("depth-pro", "relative", "metric")}
 
 
 @pytest.fixture(scope="session")

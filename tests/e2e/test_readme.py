@@ -1,4 +1,4 @@
-"""Every command and program in README.md runs, with the bundled model."""
+"""Every command and program in README.md, and those marked in docs/, run with the bundled model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "src/flythrough/assets/example.jpg"
 
 
-def blocks(marker: str) -> list[tuple[str, str]]:
-    """(language, text) of the fenced blocks that follow ``<!-- marker -->``."""
-    text = (ROOT / "README.md").read_text()
+def blocks(marker: str, page: str = "README.md") -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks of ``page`` that follow ``<!-- marker -->``."""
+    text = (ROOT / page).read_text()
     return re.findall(rf"<!-- {marker} -->\n```(\w+)\n(.*?)```", text, flags=re.DOTALL)
 
 
@@ -51,6 +51,15 @@ def test_a_block_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     else:
         assert language == "python"
         subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
+
+
+def test_the_commands_of_the_page_on_geometry_run(tmp_path: Path) -> None:
+    shutil.copy(PHOTO, tmp_path / "photo.jpg")
+    found = blocks("tested", "docs/geometry.md")
+    assert found
+    for _, text in found:
+        bash(text, tmp_path)
+    assert (tmp_path / "depth.png").is_file()
 
 
 def test_every_other_block_is_a_known_one() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-
 from flythrough.errors import RolloutError, WeightsError
+from flythrough.geometry.estimators.words import split_axes
+from flythrough.models.catalog import folder_digest
+from flythrough.models.published import MONOCULAR_NAMES
 
 _NETWORKS = ("default", "pi3x")
-WORDS = (*_NETWORKS, "flat", "off")
+WORDS = (*_NETWORKS, *MONOCULAR_NAMES, "flat", "off")
 _BLOCK = 1 << 20
 
 
@@ -19,21 +20,11 @@ def is_network(geometry: str) -> bool:
     return geometry in _NETWORKS
 
 
-def check_geometry_file(geometry: str, pixels: np.ndarray) -> None:
-    """Try ``flat`` or a depth file on the photo uint8 [H,W,3].
-
-    Raises:
-        GeometryError: an unknown name, an unusable file, or a map of another shape.
-    """
-    if geometry == "flat":
-        return
-    import torch
-
-    from flythrough.geometry.estimators.select import check_geometry_choice, load_estimator
-
-    check_geometry_choice(geometry)
-    picture = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-    load_estimator(geometry).estimate(picture)
+def is_monocular(geometry: str) -> bool:
+    """Whether ``--geometry`` names a monocular depth network, or the folder of one."""
+    if geometry in MONOCULAR_NAMES:
+        return True
+    return geometry not in WORDS and Path(geometry).expanduser().is_dir()
 
 
 def check_lora(lora: str) -> None:
@@ -54,14 +45,34 @@ def check_lora(lora: str) -> None:
 
 
 def named_files(geometry: str, lora: str) -> dict[str, str]:
-    """Digest of every option that names a file, to be kept with a rollout."""
+    """Digest of every option that names a file or a depth network, to be kept with a rollout."""
     options = {"geometry_digest": geometry, "lora_digest": lora}
-    return {name: _digest(Path(v)) for name, v in options.items() if names_file(v)}
+    found = {name: _digest(file_of(v)) for name, v in options.items() if names_file(v)}
+    if is_monocular(geometry):
+        from flythrough.models.monocular_files import find_monocular
+
+        found["geometry_digest"] = folder_digest(find_monocular(geometry).path)
+    return found
 
 
 def names_file(value: str) -> bool:
     """Whether an option is a file's path; the known words are never taken for one."""
-    return value not in WORDS and Path(value).is_file()
+    return value not in WORDS and file_of(value).is_file()
+
+
+def file_of(value: str) -> Path:
+    """The path in an option, without the axes that may follow it."""
+    return Path(split_axes(value)[0])
+
+
+def absolute(value: str) -> str:
+    """The option with its path made absolute, if it names a file or a folder."""
+    path, axes = split_axes(value)
+    if names_file(value):
+        return str(Path(path).resolve()) + (f":{axes}" if axes else "")
+    if is_monocular(value) and value not in MONOCULAR_NAMES:
+        return str(Path(value).expanduser().resolve())
+    return value
 
 
 def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> None:

@@ -71,7 +71,8 @@ def load(
 
     Args:
         device: auto, cpu, mps, cuda or cuda:N.
-        geometry: ``default`` (the model's own network), ``flat``, or a depth file of the photo.
+        geometry: ``default`` (the model's own network), ``flat``, a depth network by name or
+            folder, or a depth or 3D file of the photo.
         lora: ``default`` (the model's camera adapter), ``off``, or a .safetensors adapter.
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
 
