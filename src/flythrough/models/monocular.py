@@ -26,7 +26,8 @@ from flythrough.models.monocular_files import Meaning, MonocularFolder
 from flythrough.models.quiet import quiet_loading
 
 FARTHEST = 50.0
-"""Relative depth ends at so many times the median depth; what lies beyond is left to the sky."""
+"""Relative depth ends at so many times the depth of its median output; what lies beyond is left to
+the sky."""
 
 _LEAST_INVERSE = 1e-4  # 1/m: Depth Pro's published limit, 10 km
 _EDGE = 0.03
@@ -47,9 +48,9 @@ class MonocularEstimator:
       network's own, else 60 degrees across. Beyond 10 km nothing is valid.
     * "metres": taken as it is.
     * "relative-inverse" (Depth Anything): inverse depth up to an unknown scale and shift. The shift
-      is taken as zero, that is, zero stands for infinitely far, and the scale makes the median
-      depth 1. What would lie beyond ``FARTHEST`` medians is not valid. A wrong shift bends planes;
-      no single picture can tell.
+      is taken as zero, that is, zero stands for infinitely far, and the scale makes the median of
+      valid depth 1. What would lie beyond ``FARTHEST`` medians is not valid. A wrong shift bends
+      planes; no single picture can tell.
 
     Args:
         net: a depth network of transformers, in evaluation mode.
@@ -106,11 +107,11 @@ class MonocularEstimator:
         if self.meaning == "canonical-inverse":
             inverse = inverse * (inverse.shape[-1] / matrix[0, 0])
             least = inverse.new_tensor(_LEAST_INVERSE)
-        else:
-            some = inverse[inverse > 0]
-            inverse = inverse / (quantile(some, 0.5) if len(some) else 1.0)
-            least = inverse.new_tensor(1 / FARTHEST)
-        return 1 / torch.maximum(inverse, least), inverse > least
+            return 1 / torch.maximum(inverse, least), inverse > least
+        some = inverse[inverse > 0]
+        least = (quantile(some, 0.5) if len(some) else inverse.new_ones(())) / FARTHEST
+        depth, valid = 1 / torch.maximum(inverse, least), inverse > least
+        return depth / (quantile(depth[valid], 0.5) if bool(valid.any()) else 1.0), valid
 
     def _intrinsics(self, out: Any, size: tuple[int, int]) -> Tensor:
         """[3,3] from the network's own field of view across, else from the default one."""

@@ -65,8 +65,8 @@ def find_monocular(name_or_folder: str) -> MonocularFolder:
     if local is None or not local.complete:
         state = "not" if local is None else "only in part"
         raise WeightsError(
-            f"The geometry {entry.name} is {state} on this machine; run `flythrough models pull "
-            f"{entry.name}` ({entry.licence}), or give the folder it lies in."
+            f"The geometry {entry.name} (licence {entry.licence}) is {state} on this machine; run "
+            f"`flythrough models pull {entry.name}`, or give the folder it lies in."
         )
     return _read(entry.name, local.path, licence_of_entry(entry))
 
