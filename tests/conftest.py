@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from throwaway import Answer, Command, build_tiny_model, show_frames
+from throwaway import Answer, Command, build_tiny_depth, build_tiny_model, show_frames
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +35,15 @@ def visible_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(tiny_model, folder)
     show_frames(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_depth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of monocular depth networks by kind: depth-pro, relative, metric."""
+    folder = tmp_path_factory.mktemp("depth")
+    for kind in ("depth-pro", "relative", "metric"):
+        build_tiny_depth(folder / kind, kind)
+    return {kind: folder / kind for kind in ("depth-pro", "relative", "metric")}
 
 
 @pytest.fixture(scope="session")

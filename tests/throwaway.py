@@ -89,6 +89,68 @@ def show_frames(folder: Path) -> None:
     save_file(state, file)
 
 
+def build_tiny_depth(folder: Path, kind: str) -> None:
+    """A monocular depth network of the real classes: "depth-pro", "relative" or "metric".
+
+    Without a preprocessor file; biased so that random weights see something everywhere.
+    """
+    import torch
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        DepthProConfig,
+        DepthProForDepthEstimation,
+        Dinov2Config,
+    )
+
+    from flythrough.models.quiet import quiet_loading
+
+    vit = {"hidden_size": 16, "num_attention_heads": 2, "mlp_ratio": 2}
+    with torch.random.fork_rng(devices=[]), quiet_loading():
+        torch.manual_seed(3)
+        if kind == "depth-pro":
+            small = {"model_type": "dinov2", "image_size": 16, "patch_size": 4, **vit}
+            small["num_hidden_layers"] = 2
+            config = DepthProConfig(
+                fusion_hidden_size=16,
+                patch_size=16,
+                intermediate_hook_ids=[1, 0],
+                intermediate_feature_dims=[8, 8],
+                scaled_images_feature_dims=[16, 16, 8],
+                use_fov_model=True,
+                image_model_config=dict(small),
+                patch_model_config=dict(small),
+                fov_model_config=dict(small),
+            )
+            net = DepthProForDepthEstimation(config)
+            net.fov_model.head.layers[-1].bias.data.fill_(50.0)
+            net.fov_model.head.layers[-1].weight.data.mul_(0.1)
+            last = net.head.layers[-2]
+        else:
+            backbone = Dinov2Config(
+                num_hidden_layers=4,
+                image_size=28,
+                patch_size=14,
+                out_indices=[1, 2, 3, 4],
+                reshape_hidden_states=False,
+                **vit,
+            )
+            config = DepthAnythingConfig(
+                backbone_config=backbone,
+                reassemble_hidden_size=16,
+                neck_hidden_sizes=[4, 8, 8, 8],
+                fusion_hidden_size=8,
+                head_hidden_size=4,
+                depth_estimation_type=kind,
+                max_depth=20 if kind == "metric" else 1,
+            )
+            net = DepthAnythingForDepthEstimation(config)
+            last = net.head.conv3
+        last.weight.data.mul_(0.1)
+        last.bias.data.fill_(0.5)
+        net.save_pretrained(folder)
+
+
 def _tiny_geometry() -> Pi3XConfig:
     from flythrough.models.pi3x_config import Pi3XConfig
 

@@ -18,6 +18,7 @@ from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.estimators.flat import FlatDepth
 from flythrough.geometry.estimators.given import GivenDepth
 from flythrough.geometry.estimators.oracle import OracleDepth, OracleError
+from flythrough.geometry.estimators.shape import Shape, ShapeDepth
 from flythrough.geometry.types import Geometry, ScaleKind
 
 SIZE = (56, 84)
@@ -41,6 +42,21 @@ def _pi3x(folder: Path) -> Estimator:
     return pi3x_estimator(folder)
 
 
+def _monocular(folder: Path) -> Estimator:
+    from flythrough.models.monocular import load_monocular
+    from flythrough.models.monocular_files import find_monocular
+
+    return load_monocular(find_monocular(str(folder)))
+
+
+def _shape() -> Estimator:
+    wall = torch.tensor(
+        [[[-9.0, -9, 2], [9, -9, 2], [-9, 9, 3]], [[9, -9, 2], [9, 9, 3], [-9, 9, 3]]]
+    )
+    point = torch.tensor([[0.0, 0, 1]])
+    return ShapeDepth(Shape(point.double(), wall.double()), "wall")
+
+
 BUILDERS: dict[str, Callable[[], Estimator]] = {
     "flat": FlatDepth,
     "given": lambda: GivenDepth(_depth(1)[0].numpy(), "ramp"),
@@ -49,14 +65,18 @@ BUILDERS: dict[str, Callable[[], Estimator]] = {
     "oracle-wrong": lambda: _oracle(
         OracleError(scale=2, smooth=0.1, noise=0.02, edge_blur=1, holes=0.1, seed=3)
     ),
+    "shape": _shape,
 }
+MONOCULAR = ("depth-pro", "relative", "metric")
 
 
-@pytest.fixture(scope="module", params=[*BUILDERS, "pi3x"])
+@pytest.fixture(scope="module", params=[*BUILDERS, *MONOCULAR, "pi3x"])
 def estimator(request: pytest.FixtureRequest) -> Estimator:
     if request.param == "pi3x":
         model: Path = request.getfixturevalue("tiny_model")
         return _pi3x(model / "geometry")
+    if request.param in MONOCULAR:
+        return _monocular(request.getfixturevalue("tiny_depth")[request.param])
     return BUILDERS[request.param]()
 
 

@@ -1,4 +1,4 @@
-"""Every command and program in README.md and docs/helios.md runs, with the bundled model."""
+"""Every command and program in README.md, and those marked in docs/, run with the bundled model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from flythrough.media.video import read_video
 
 ROOT = Path(__file__).parents[2]
+DOCS = list((ROOT / "docs").glob("*.md"))
 PHOTO = ROOT / "src/flythrough/assets/example.jpg"
 
 
@@ -60,9 +61,16 @@ def test_a_block_of_the_pages_runs(page: str, number: int, tmp_path: Path) -> No
         subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
 
 
-def test_every_other_block_is_a_known_one() -> None:
-    assert (ROOT / "docs/helios.md").read_text().count("```") == 2
-    text = (ROOT / "README.md").read_text()
-    marked = len(blocks("tested")) + len(blocks("first-command")) + len(blocks("test-command"))
-    assert text.count("```") == 2 * marked
-    assert marked >= 5
+def test_the_commands_of_the_page_on_geometry_run(tmp_path: Path) -> None:
+    shutil.copy(PHOTO, tmp_path / "photo.jpg")
+    found = blocks("tested", "docs/geometry.md")
+    assert found
+    for _, text in found:
+        bash(text, tmp_path)
+    assert (tmp_path / "depth.png").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in DOCS)])
+def test_every_block_is_run(page: str) -> None:
+    marked = sum(len(blocks(m, page)) for m in ("tested", "first-command", "test-command"))
+    assert (ROOT / page).read_text().count("```") == 2 * marked

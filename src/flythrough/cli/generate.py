@@ -32,7 +32,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
     frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33.")] = 66,
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64.")] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
-    geometry: Annotated[str, Parameter(help="'default', 'flat', or a depth file.")] = "default",
+    geometry: Annotated[
+        str, Parameter(help="'default', 'flat', a depth network, or a depth or 3D file.")
+    ] = "default",
     lora: Annotated[
         str,
         Parameter(

@@ -21,13 +21,19 @@ def geometry(
         Parameter(name=["--output", "-o"], help=".npz (arrays), .ply or .glb (points), .png."),
     ],
     model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
+    geometry: Annotated[
+        str, Parameter(help="'default' (the model's network), a depth network, file or folder.")
+    ] = "default",
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH to fit the photo to.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Estimate depth, intrinsics and confidence of a photo."""
+    """Estimate depth, intrinsics and confidence of a photo.
+
+    Example: flythrough geometry photo.jpg --geometry depth-anything -o depth.npz
+    """
     from flythrough.engine.geometry import GeometryRequest, check_geometry, estimate
 
-    request = GeometryRequest(image, output, model, parse_size(size), device)
+    request = GeometryRequest(image, output, model, parse_size(size), device, geometry)
     checked = check_geometry(request)
     with working("estimating depth"):
         result = estimate(checked, note)

@@ -130,6 +130,7 @@ def _facts(entry: Entry, local: Local | None) -> dict[str, object]:
         "what": entry.what,
         "kind": entry.kind,
         "licence": entry.licence,
+        "commercial": entry.commercial,
         "parts": list(entry.parts),
         "source": f"https://huggingface.co/{entry.repository}" if entry.repository else entry.page,
         "revision": entry.revision,

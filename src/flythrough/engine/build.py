@@ -14,7 +14,8 @@ from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.camera_options import FAST_CODEC
-from flythrough.engine.files import check_unchanged, is_network, named_files, names_file
+from flythrough.engine.files import absolute, check_unchanged, named_files
+from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
@@ -31,13 +32,11 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.geometry.estimators.select import load_estimator
 from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.loading import LoadedModel, Placement, load_model, stream_denoiser
 from flythrough.models.lora_files import read_lora
-from flythrough.models.pi3x_estimator import pi3x_estimator
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
@@ -113,8 +112,8 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         seed=request.seed,
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        geometry=_absolute_if_file(request.geometry),
-        lora=_absolute_if_file(request.lora),
+        geometry=absolute(request.geometry),
+        lora=absolute(request.lora),
         settings=settings,
         start_image=_source_digest(checked),
     )
@@ -259,22 +258,14 @@ def _memory(
 ) -> KeyframeMemory:
     chosen = {k.removeprefix("warp."): v for k, v in spec.settings.items() if "warp." in k}
     settings = WarpSettings(**chosen)
-    if is_network(spec.geometry):
-        if folder.geometry is None:
-            raise WeightsError(
-                f"The model {folder.name} ships no geometry network; give --geometry FILE with a "
-                "depth map of the photo, or --geometry flat."
-            )
-        estimator = pi3x_estimator(
-            folder.geometry,
-            device=device,
-            confident=settings.confidence,
-            pixel_limit=spec.settings.get("geometry_pixel_limit"),
-        )
+    limit = spec.settings.get("geometry_pixel_limit")
+    estimator = build_estimator(
+        spec.geometry, folder, device, settings.confidence, notify, pixel_limit=limit
+    )
+    if estimates_anything(spec.geometry):
         return KeyframeMemory(estimator, settings, device, notify=notify)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
-    given = load_estimator(spec.geometry)
-    return KeyframeMemory(given, settings, device, photo_only=True, notify=notify)
+    return KeyframeMemory(estimator, settings, device, photo_only=True, notify=notify)
 
 
 def _attach_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:
@@ -310,10 +301,6 @@ def _without_adapters(model: LoadedModel) -> LoadedModel:
     for name in attached_loras(model.transformer):
         detach_lora(model.transformer, name)
     return model
-
-
-def _absolute_if_file(value: str) -> str:
-    return str(Path(value).resolve()) if names_file(value) else value
 
 
 def _source_digest(checked: CheckedRequest) -> str | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-
 from flythrough.errors import RolloutError, WeightsError
+from flythrough.geometry.estimators.words import split_axes
+from flythrough.models.catalog import folder_digest
 from flythrough.models.lora_layouts import adapter_files
+from flythrough.models.published import MONOCULAR_NAMES
 
 _NETWORKS = ("default", "pi3x")
-WORDS = (*_NETWORKS, "flat", "off")
+WORDS = (*_NETWORKS, *MONOCULAR_NAMES, "flat", "off")
 _BLOCK = 1 << 20
 
 
@@ -23,21 +24,11 @@ def is_network(geometry: str) -> bool:
     return geometry in _NETWORKS
 
 
-def check_geometry_file(geometry: str, pixels: np.ndarray) -> None:
-    """Try ``flat`` or a depth file on the photo uint8 [H,W,3].
-
-    Raises:
-        GeometryError: an unknown name, an unusable file, or a map of another shape.
-    """
-    if geometry == "flat":
-        return
-    import torch
-
-    from flythrough.geometry.estimators.select import check_geometry_choice, load_estimator
-
-    check_geometry_choice(geometry)
-    picture = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-    load_estimator(geometry).estimate(picture)
+def is_monocular(geometry: str) -> bool:
+    """Whether ``--geometry`` names a monocular depth network, or the folder of one."""
+    if geometry in MONOCULAR_NAMES:
+        return True
+    return geometry not in WORDS and Path(geometry).expanduser().is_dir()
 
 
 def check_lora(lora: str) -> None:
@@ -60,23 +51,40 @@ def check_lora(lora: str) -> None:
 
 
 def named_files(geometry: str, lora: str) -> dict[str, str]:
-    """Digest of every option that names a file, to be kept with a rollout.
+    """Digest of every option that names a file or a depth network, to be kept with a rollout.
 
     Raises:
         WeightsError: ``lora`` is a folder without an adapter.
     """
     found = {}
-    if names_file(geometry):
-        found["geometry_digest"] = _digest(Path(geometry))
+    if is_monocular(geometry):
+        from flythrough.models.monocular_files import find_monocular
+
+        found["geometry_digest"] = folder_digest(find_monocular(geometry).path)
+    elif names_file(geometry):
+        found["geometry_digest"] = _digest(file_of(geometry))
     if names_file(lora):
         found["lora_digest"] = _digest(*adapter_files(Path(lora)))
     return found
 
 
 def names_file(value: str) -> bool:
-    """Whether an option is the path of a file, or of an adapter's folder; the known words are
-    never taken for one."""
-    return value not in WORDS and Path(value).exists()
+    """Whether an option is the path of a file, or of the folder of an adapter or a network; the
+    known words are never taken for one."""
+    return value not in WORDS and file_of(value).exists()
+
+
+def file_of(value: str) -> Path:
+    """The path in an option, without the axes that may follow it."""
+    return Path(split_axes(value)[0]).expanduser()
+
+
+def absolute(value: str) -> str:
+    """The option with its path made absolute, if it names a file or a folder."""
+    if not names_file(value):
+        return value
+    axes = split_axes(value)[1]
+    return str(file_of(value).resolve()) + (f":{axes}" if axes else "")
 
 
 def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flythrough.engine.files import file_of, names_file
+from flythrough.engine.geometry_source import build_estimator
+from flythrough.engine.geometry_source import check_geometry as check_source
 from flythrough.engine.options import check_device, check_size
-from flythrough.errors import GeometryError, WeightsError
+from flythrough.errors import GeometryError
 from flythrough.media.image import FittedPhoto, fit, read_photo
 from flythrough.models.catalog import ModelFolder, find_model
 
@@ -21,40 +24,51 @@ _SUFFIXES = (".npz", ".ply", ".glb", ".png")
 
 @dataclass(frozen=True)
 class GeometryRequest:
-    """What ``flythrough geometry`` accepts; ``size`` is (height, width)."""
+    """What ``flythrough geometry`` accepts; ``size`` is (height, width).
+
+    ``geometry`` is as for ``flythrough generate``; ``default`` is the network of ``model``.
+    """
 
     image: Path
     output: Path
     model: str = "nano"
     size: tuple[int, int] | None = None
     device: str = "auto"
+    geometry: str = "default"
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedGeometry:
-    """The fitted photo and the model folder with a geometry network."""
+    """The fitted photo and the model folder."""
 
     request: GeometryRequest
     photo: FittedPhoto
     model: ModelFolder
-    network: Path
 
 
 def check_geometry(request: GeometryRequest) -> CheckedGeometry:
-    """Read the photo and check the target before anything heavy is loaded. Imports no torch.
+    """Read the photo and check the target before anything heavy is loaded.
 
     Raises:
-        GeometryError: a target that cannot be written.
+        GeometryError: a target that cannot be written, or an unusable geometry.
         InputError: any other option that is wrong.
     """
     _check_target(request.output)
     check_device(request.device)
     model = find_model(request.model)
-    if model.geometry is None:
-        raise WeightsError(f"The model {model.name} ships no geometry network; use --model nano.")
+    if not request.geometry.strip():
+        raise GeometryError("--geometry is empty; give a value or leave the option out.")
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
-    return CheckedGeometry(request, fit(read_photo(request.image), *size), model, model.geometry)
+    photo = fit(read_photo(request.image), *size)
+    check_source(request.geometry, model, photo)
+    given = [file_of(request.geometry)] if names_file(request.geometry) else []
+    if request.output.resolve() in {path.resolve() for path in given}:
+        raise GeometryError(
+            f"The output {request.output} is also the geometry and would be overwritten; name "
+            "another file."
+        )
+    return CheckedGeometry(request, photo, model)
 
 
 def _check_target(output: Path) -> None:
@@ -73,13 +87,13 @@ def _check_target(output: Path) -> None:
 
 
 def estimate(checked: CheckedGeometry, notify: Callable[[str], None]) -> Geometry:
-    """Run the model's geometry network on the fitted photo."""
+    """Run the chosen geometry on the fitted photo."""
     from flythrough.engine.build import pick_device
     from flythrough.engine.photo_geometry import estimate_photo
-    from flythrough.models.pi3x_estimator import pi3x_estimator
     from flythrough.scene.settings import WarpSettings
 
     device = pick_device(checked.request.device)
     settings = WarpSettings(**checked.model.defaults.warp)
-    estimator = pi3x_estimator(checked.network, device=device, confident=settings.confidence)
+    source = checked.request.geometry
+    estimator = build_estimator(source, checked.model, device, settings.confidence, notify)
     return estimate_photo(estimator, checked.photo, device, notify)

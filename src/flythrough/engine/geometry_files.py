@@ -11,6 +11,7 @@ import numpy as np
 
 from flythrough.disk import replacing
 from flythrough.errors import GeometryError
+from flythrough.geometry.estimators.shape_files import camera_statement
 from flythrough.geometry.types import Geometry
 from flythrough.media.image import write_picture
 from flythrough.media.picture import depth_picture
@@ -23,7 +24,8 @@ def write_geometry(geometry: Geometry, pixels: np.ndarray, output: Path) -> None
     """Write frame 0 by the suffix of ``output``; the file appears whole or not at all.
 
     ``.npz`` holds depth, confidence, valid [H,W], intrinsics [3,3] and scale; ``.ply`` and ``.glb``
-    the valid points with the colours of ``pixels`` uint8 [H,W,3]; ``.png`` the depth in colours.
+    the valid points with the colours of ``pixels`` uint8 [H,W,3] and a statement of the camera, so
+    that ``--geometry FILE`` finds the same depth again; ``.png`` the depth in colours.
 
     Raises:
         GeometryError: a point file is asked for but no pixel is valid.
@@ -38,7 +40,8 @@ def write_geometry(geometry: Geometry, pixels: np.ndarray, output: Path) -> None
         else:
             points, colours = _points(geometry, pixels)
             encode = ply_bytes if suffix == ".ply" else glb_bytes
-            partial.write_bytes(encode(points, colours))
+            matrix = geometry.intrinsics[0].cpu().numpy()
+            partial.write_bytes(encode(points, colours, camera_statement(matrix, geometry.size)))
 
 
 def _arrays(geometry: Geometry) -> dict[str, np.ndarray]:
@@ -60,8 +63,8 @@ def _points(geometry: Geometry, pixels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return points.astype(np.float32), pixels[valid]
 
 
-def ply_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
-    """Binary PLY in OpenCV axes, from float32 [M,3] and uint8 [M,3]."""
+def ply_bytes(points: np.ndarray, colours: np.ndarray, camera: str = "") -> bytes:
+    """Binary PLY in OpenCV axes, from float32 [M,3] and uint8 [M,3]; ``camera`` is a comment."""
     names = ("red", "green", "blue")
     rows = np.empty(len(points), [(a, "<f4") for a in "xyz"] + [(c, "u1") for c in names])
     for column, axis in enumerate("xyz"):
@@ -74,6 +77,7 @@ def ply_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         "comment OpenCV axes: x right, y down, z forward",
+        *([f"comment {camera}"] if camera else []),
         f"element vertex {len(rows)}",
         *fields,
         "end_header",
@@ -81,8 +85,9 @@ def ply_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
     return "\n".join(header).encode() + b"\n" + rows.tobytes()
 
 
-def glb_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
-    """Binary glTF 2.0 of points, from float32 [M,3] in OpenCV axes and uint8 [M,3].
+def glb_bytes(points: np.ndarray, colours: np.ndarray, camera: str = "") -> bytes:
+    """Binary glTF 2.0 of points, from float32 [M,3] in OpenCV axes and uint8 [M,3]; ``camera``
+    becomes an extra of the asset.
 
     glTF has y up and looks along -z, so y and z change sign; colours get an alpha of 255 because
     its vertices are aligned to four bytes.
@@ -90,7 +95,7 @@ def glb_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
     turned = (points * np.array([1, -1, -1])).astype("<f4")
     alpha = np.full((len(colours), 1), 255, np.uint8)
     binary = turned.tobytes() + np.concatenate([colours, alpha], axis=1).tobytes()
-    text = json.dumps(_gltf(turned, len(binary))).encode()
+    text = json.dumps(_gltf(turned, len(binary), camera)).encode()
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(binary)
     return (
@@ -102,7 +107,7 @@ def glb_bytes(points: np.ndarray, colours: np.ndarray) -> bytes:
     )
 
 
-def _gltf(points: np.ndarray, size: int) -> dict[str, Any]:
+def _gltf(points: np.ndarray, size: int, camera: str) -> dict[str, Any]:
     split = points.nbytes
     position = {
         "bufferView": 0,
@@ -122,7 +127,7 @@ def _gltf(points: np.ndarray, size: int) -> dict[str, Any]:
     shape = {"attributes": {"POSITION": 0, "COLOR_0": 1}, "mode": _GLTF_POINTS}
     views = [(0, split), (split, size - split)]
     return {
-        "asset": {"version": "2.0", "generator": "flythrough"},
+        "asset": {"version": "2.0", "generator": "flythrough", "extras": {"camera": camera}},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],

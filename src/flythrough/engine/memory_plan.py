@@ -16,13 +16,15 @@ import torch
 
 from flythrough.conditioning.history import native_history
 from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
+from flythrough.engine.files import is_monocular, is_network
 from flythrough.engine.options import MemoryChoice, check_memory
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import ModelFolder
 from flythrough.models.history_tokens import History
 from flythrough.models.loading import Placement
-from flythrough.models.needs import ModelNeeds, PartNeed
+from flythrough.models.monocular_files import find_monocular
+from flythrough.models.needs import ModelNeeds, PartNeed, depth_need
 from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_FRAMES
 from flythrough.rollout.spec import Method, RolloutSpec
 from flythrough.scene.raster import pass_bytes
@@ -129,6 +131,7 @@ def run_needs(
     *,
     steps: tuple[int, ...] | None = None,
     guidance: float | None = None,
+    geometry: str = "default",
 ) -> RunNeeds:
     """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind.
 
@@ -153,13 +156,17 @@ def run_needs(
         flops += need.flops * count * passes
     nothing = Need(0, 0.0)
     weights = needs.weights()
-    if not led:
+    if not (led and is_network(geometry)):
         weights.pop("geometry", None)
+    warp = Need(pass_bytes(device, size), 0.0) if led else nothing
+    if led and is_monocular(geometry):
+        weights["geometry"], look = depth_need(find_monocular(geometry), size)
+        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
     return RunNeeds(
         weights=weights,
         text=needs.text(defaults.max_sequence_length),
         encode=needs.encode(size),
-        warp=Need(pass_bytes(device, size), 0.0) if led else nothing,
+        warp=warp,
         denoise=Need(peak, flops),
         decode=needs.decode(size),
         frames=-(-frames // CHUNK_FRAMES) * CHUNK_FRAMES,
@@ -196,6 +203,7 @@ def placement_for(
         device.type,
         steps=tuple(spec.settings["steps"]),
         guidance=float(spec.settings["guidance"]),
+        geometry=spec.geometry,
     )
     plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
     if asked == "auto" and plan.placement != "resident":

@@ -76,7 +76,8 @@ def load(
 
     Args:
         device: auto, cpu, mps, cuda or cuda:N.
-        geometry: ``default`` (the model's own network), ``flat``, or a depth file of the photo.
+        geometry: ``default`` (the model's own network), ``flat``, a depth network by name or
+            folder, or a depth or 3D file of the photo.
         lora: ``default`` (the model's camera adapter), ``off``, or an adapter: a .safetensors file
             or a PEFT folder. Clips with a camera use it as the camera's adapter, others in every
             stage.

@@ -14,7 +14,8 @@ from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import camera_file, trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.engine.camera_options import camera_recipe
-from flythrough.engine.files import check_geometry_file, check_lora, is_network, names_file
+from flythrough.engine.files import check_lora, file_of, is_network, names_file
+from flythrough.engine.geometry_source import check_geometry, is_metric
 from flythrough.engine.options import (
     MemoryChoice,
     check_blend,
@@ -30,7 +31,7 @@ from flythrough.engine.options import (
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.errors import CameraError, InputError, WeightsError
+from flythrough.errors import CameraError, InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
@@ -172,7 +173,7 @@ def _check_words(request: GenerateRequest) -> None:
 
 def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
     given: list[object] = [request.image, request.video, request.warp, request.warp_mask]
-    given += [Path(v) for v in (request.geometry, request.lora) if names_file(v)]
+    given += [file_of(v) for v in (request.geometry, request.lora) if names_file(v)]
     if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
         given.append(Path(request.camera))
     inputs = {path.resolve() for path in given if isinstance(path, Path)}
@@ -191,7 +192,7 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
         trajectory = camera.padded(frames)[:frames]
     else:
         trajectory = trajectory_from(camera, frames, fps)
-    if trajectory.unit is LengthUnit.METRE and not is_network(request.geometry):
+    if trajectory.unit is LengthUnit.METRE and not is_metric(request.geometry):
         raise CameraError(
             f"The camera path is in metres but --geometry {request.geometry} has no metric scale; "
             "write the amounts without 'm', as multiples of the median depth."
@@ -200,16 +201,8 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
 
 
 def _check_files(request: GenerateRequest, model: ModelFolder, photo: FittedPhoto | None) -> None:
-    if request.warp is not None:
-        return
-    if is_network(request.geometry):
-        if model.geometry is None:
-            raise WeightsError(
-                f"The model {model.name} ships no geometry network; give --geometry FILE with a "
-                "depth map of the photo, or --geometry flat."
-            )
-    elif photo is not None:
-        check_geometry_file(request.geometry, photo.pixels)
+    if request.warp is None:
+        check_geometry(request.geometry, model, photo)
 
 
 def _notes(

@@ -101,23 +101,28 @@ class ModelFolder:
         return sorted(self.path.rglob("*.safetensors"))
 
     def digest(self) -> str:
-        """A fingerprint of weights, configurations and tokenizer.
+        """A fingerprint of weights, configurations and tokenizer (``folder_digest``)."""
+        return folder_digest(self.path)
 
-        Of weight files above 1 GB only size, beginning and end count, so that it stays cheap.
-        """
-        total = blake2b(digest_size=16)
-        for file in sorted(p for p in self.path.rglob("*") if p.suffix in _DIGESTED):
-            size = file.stat().st_size
-            total.update(f"{file.relative_to(self.path).as_posix()}:{size};".encode())
-            with file.open("rb") as opened:
-                if size <= _WHOLE_BYTES:
-                    while block := opened.read(_BLOCK_BYTES):
-                        total.update(block)
-                else:
-                    total.update(opened.read(_BLOCK_BYTES))
-                    opened.seek(size - _BLOCK_BYTES)
-                    total.update(opened.read(_BLOCK_BYTES))
-        return total.hexdigest()
+
+def folder_digest(folder: Path) -> str:
+    """A fingerprint of the weights, configurations and tokenizers below ``folder``.
+
+    Of weight files above 1 GB only size, beginning and end count, so that it stays cheap.
+    """
+    total = blake2b(digest_size=16)
+    for file in sorted(p for p in folder.rglob("*") if p.suffix in _DIGESTED):
+        size = file.stat().st_size
+        total.update(f"{file.relative_to(folder).as_posix()}:{size};".encode())
+        with file.open("rb") as opened:
+            if size <= _WHOLE_BYTES:
+                while block := opened.read(_BLOCK_BYTES):
+                    total.update(block)
+            else:
+                total.update(opened.read(_BLOCK_BYTES))
+                opened.seek(size - _BLOCK_BYTES)
+                total.update(opened.read(_BLOCK_BYTES))
+    return total.hexdigest()
 
 
 def bundled_folder() -> Path:

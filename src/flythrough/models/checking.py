@@ -17,6 +17,7 @@ from flythrough.models.expected import PART_OF_CLASS, Expected, expected_tensors
 from flythrough.models.headers import FLOATS, StoredTensor, read_header
 from flythrough.models.hub import find_local, is_complete
 from flythrough.models.lora_layouts import matrix_name
+from flythrough.models.monocular_files import DEPTH_CLASSES
 from flythrough.models.parts import LAYOUTS, missing_files, weights_of
 from flythrough.models.published import ENTRIES, PIPELINE_PARTS, Entry
 
@@ -171,6 +172,8 @@ def _check_entry(entry: Entry) -> CheckReport:
             f"{entry.name} is not on this machine; run `flythrough models pull {entry.name}`, or "
             "give the folder it lies in."
         )
+    if entry.kind == "depth":
+        return CheckReport(entry.name, local.path, (check_part(local.path, "depth"),))
     whole = entry.kind == "model"
     parts = _check_folder(local.path) if whole else (_check_file(entry, local.path),)
     return CheckReport(entry.name, local.path, parts)
@@ -222,7 +225,7 @@ def _part_of(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError):
         return None
     if config.get("model_type") is not None:
-        return "text_encoder"
+        return "depth" if config["model_type"] in DEPTH_CLASSES else "text_encoder"
     return PART_OF_CLASS.get(str(config.get("_class_name", "")))
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from flythrough.errors import WeightsError
 from flythrough.models.headers import StoredTensor
+from flythrough.models.monocular_files import DEPTH_CLASSES
 
 Config = dict[str, Any]
 
@@ -50,7 +51,7 @@ class Expected:
 def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
     """The class that ``config`` names, and the tensors its network has.
 
-    ``part`` is ``transformer``, ``vae``, ``text_encoder`` or ``geometry``.
+    ``part`` is ``transformer``, ``vae``, ``text_encoder``, ``geometry`` or ``depth``.
 
     Raises:
         WeightsError: the class is not one that Flythrough can use there, or the configuration does
@@ -86,6 +87,9 @@ def meta_network(part: str, config: Config) -> tuple[str, nn.Module]:
 
 
 def _class_name(part: str, config: Config) -> str:
+    if part == "depth":
+        kind = str(config.get("model_type", "unnamed network"))
+        return DEPTH_CLASSES.get(kind, kind)
     if part != "text_encoder":
         return str(config.get("_class_name", "network without a class name"))
     is_umt5 = config.get("model_type") == "umt5"
@@ -94,6 +98,8 @@ def _class_name(part: str, config: Config) -> str:
 
 def _describe(module: nn.Module, part: str) -> Expected:
     state = module.state_dict(keep_vars=True)
+    if part == "depth":
+        state = _stored_names(module, state)
     groups: dict[int, set[str]] = {}
     for name, tensor in state.items():
         groups.setdefault(id(tensor), set()).add(name)
@@ -105,6 +111,15 @@ def _describe(module: nn.Module, part: str) -> Expected:
         optional=frozenset({"image_mean", "image_std"} if part == "geometry" else ()),
         ignored=tuple(ignored),
     )
+
+
+def _stored_names(module: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """The names in files of transformers, which may be older than those in its classes."""
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    assert isinstance(module, PreTrainedModel)
+    return dict(revert_weight_conversion(module, state))
 
 
 def _helios(config: Config) -> nn.Module:
@@ -139,11 +154,19 @@ def _pi3x(config: Config) -> nn.Module:
     return Pi3X(config_from_dict(config))
 
 
+def _depth(config: Config) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForDepthEstimation
+
+    described = AutoConfig.for_model(**config)
+    return AutoModelForDepthEstimation.from_config(described)
+
+
 _MAKERS: dict[str, dict[str, Callable[[Config], nn.Module]]] = {
     "transformer": {"HeliosTransformer3DModel": _helios},
     "vae": {"TAEHV": _taehv, "AutoencoderKLWan": _wan_codec},
     "text_encoder": {"UMT5EncoderModel": _umt5},
     "geometry": {"Pi3X": _pi3x},
+    "depth": dict.fromkeys(DEPTH_CLASSES.values(), _depth),
 }
 
 PART_OF_CLASS: dict[str, str] = {name: part for part, names in _MAKERS.items() for name in names}

@@ -15,9 +15,11 @@ from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.accounting import Need, needed_by, weight_bytes
 from flythrough.models.codec import LATENTS_PER_PASS, VideoCodec
+from flythrough.models.depth_input import depth_input
 from flythrough.models.expected import meta_network
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
+from flythrough.models.monocular_files import MonocularFolder
 from flythrough.models.wan_codec import Codec, codec_of
 
 _CHUNK_FRAMES = 33
@@ -126,6 +128,15 @@ class ModelNeeds:
             return (frames.clamp(0, 1) * 255).round().byte()
 
         return needed_by(run, [self._codec_net])
+
+
+def depth_need(folder: MonocularFolder, size: tuple[int, int]) -> tuple[PartNeed, Need]:
+    """Weights of a monocular depth network, which are float32 everywhere, and what it takes to
+    look at one picture of ``size`` (height, width)."""
+    net = meta_network("depth", folder.config)[1].eval().requires_grad_(False)
+    inner = depth_input(folder.path, folder.config).inner_size(*size)
+    need = needed_by(lambda: net(torch.empty(1, 3, *inner)).predicted_depth, [net])
+    return PartNeed(weight_bytes(net), _streamed(net)), need
 
 
 def _meta(folder: Path, part: str) -> nn.Module:

@@ -27,6 +27,7 @@ LAYOUTS: dict[str, Layout] = {
     "tokenizer": Layout(config="tokenizer_config.json"),
     "scheduler": Layout(config="scheduler_config.json"),
     "geometry": Layout(weights="model"),
+    "depth": Layout(weights="model"),
 }
 
 

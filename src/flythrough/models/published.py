@@ -12,7 +12,7 @@ from typing import Literal
 
 from flythrough.errors import WeightsError
 
-Kind = Literal["model", "geometry", "adapter", "codec"]
+Kind = Literal["model", "geometry", "depth", "adapter", "codec"]
 
 PIPELINE_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 """Parts without which no video can be made, in the order in which they are shown."""
@@ -23,12 +23,14 @@ class Entry:
     """One model.
 
     Attributes:
-        kind: "model" is a whole folder; the others are single parts.
+        kind: "model" is a whole folder; the others are single parts. "geometry" is a Pi3X network
+            without a configuration, "depth" a monocular one in the layout of transformers.
         parts: folders (of a model) or weight files (of a single part) that belong to it.
         repository: owner and name on the hub; None where it is not published there.
         revision: the commit that is fetched; None takes the newest one.
         size: bytes to download, if known.
         page: where a model that is not on the hub is published.
+        commercial: whether the licence allows commercial use.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Entry:
     size: int | None = None
     page: str = ""
     bundled: bool = False
+    commercial: bool = True
 
     @property
     def patterns(self) -> list[str]:
@@ -71,6 +74,23 @@ def _helios(variant: str, what: str, revision: str) -> Entry:
         repository=f"BestWishYsh/Helios-{variant}",
         revision=revision,
         size=_HELIOS_BYTES,
+    )
+
+
+_NC = "CC-BY-NC-4.0"
+_DEPTH_FILES = ("model.safetensors", "config.json", "preprocessor_config.json")
+
+
+def _depth_anything(suffix: str, variant: str, what: str, licence: str = "Apache-2.0") -> Entry:
+    commercial = "-NC-" not in licence
+    return Entry(
+        name=f"depth-anything{suffix}",
+        what=what,
+        kind="depth",
+        licence=licence if commercial else f"{licence} (not commercial)",
+        parts=_DEPTH_FILES,
+        repository=f"depth-anything/Depth-Anything-V2-{variant}-hf",
+        commercial=commercial,
     )
 
 
@@ -105,6 +125,7 @@ _ALL = (
         licence="CC-BY-NC-4.0 (not commercial)",
         parts=("visible_lora_state_step1000.safetensors",),
         repository="yyfz233/warp-as-history",
+        commercial=False,
     ),
     Entry(
         name="pi3x",
@@ -115,6 +136,23 @@ _ALL = (
         repository="yyfz233/Pi3X",
         revision="bb1deea4d7423de5b30691739cb451a3f57dc1d5",
         size=5_440_325_620,
+        commercial=False,
+    ),
+    Entry(
+        name="depth-pro",
+        what="Depth Pro, metric depth and focal length from one picture, 0.95 B",
+        kind="depth",
+        licence="apple-amlr (not commercial)",
+        parts=_DEPTH_FILES,
+        repository="apple/DepthPro-hf",
+        commercial=False,
+    ),
+    _depth_anything("", "Small", "Depth Anything V2 Small, relative depth, 25 M"),
+    _depth_anything("-base", "Base", "Depth Anything V2 Base, relative depth, 97 M", _NC),
+    _depth_anything("-large", "Large", "Depth Anything V2 Large, relative depth, 335 M", _NC),
+    _depth_anything("-metric", "Metric-Indoor-Small", "Depth Anything V2 Small, metres, indoors"),
+    _depth_anything(
+        "-metric-outdoor", "Metric-Outdoor-Small", "Depth Anything V2 Small, metres, outdoors"
     ),
     Entry(
         name="taew2_1",
@@ -127,6 +165,9 @@ _ALL = (
 )
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ALL}
+
+MONOCULAR_NAMES = tuple(entry.name for entry in _ALL if entry.kind == "depth")
+"""Names of networks that say the depth of one picture."""
 
 
 def entry_named(name: str) -> Entry:

@@ -10,7 +10,9 @@ from flythrough.engine.memory_plan import RunNeeds, choose_placement, run_needs
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import find_model
+from flythrough.models.headers import read_header
 from flythrough.models.needs import PartNeed
+from throwaway import SIZE
 
 GIB = 2**30
 
@@ -82,3 +84,19 @@ def test_a_camera_costs_history_tokens(tiny_model: Path) -> None:
     assert led.warp.peak_bytes > 0 == free.warp.peak_bytes
     assert "geometry" in led.weights
     assert "geometry" not in free.weights
+
+
+def test_a_depth_network_counts_in_place_of_the_models_own(
+    tiny_model: Path, tiny_depth: dict[str, Path]
+) -> None:
+    folder = find_model(str(tiny_model))
+
+    def measured(geometry: str) -> RunNeeds:
+        return run_needs(folder, SIZE, "warp-as-history", 33, "cpu", geometry=geometry)
+
+    own, other = measured("default"), measured(str(tiny_depth["depth-pro"]))
+    stored = read_header(tiny_depth["depth-pro"] / "model.safetensors").values()
+    assert other.weights["geometry"].whole == sum(4 * tensor.count for tensor in stored)
+    assert other.warp.flops > own.warp.flops
+    assert "geometry" in own.weights
+    assert "geometry" not in measured("flat").weights

@@ -1,4 +1,4 @@
-"""An estimator by name or by depth file."""
+"""An estimator by name, by depth file or by 3D file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from flythrough.errors import GeometryError
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.estimators.files import DEPTH_SUFFIXES, read_depth
 from flythrough.geometry.estimators.flat import FlatDepth
-from flythrough.geometry.estimators.given import GivenDepth
+from flythrough.geometry.estimators.shape_files import read_shape
+from flythrough.geometry.estimators.words import is_shape
 
 NETWORK_NAMES = ("default", "pi3x")
-_CHOICES = "default (the model's own network), pi3x, flat, or a depth file (.npy, .npz, .png)"
+_CHOICES = (
+    "default (the model's own network), pi3x, depth-pro, depth-anything, depth-anything-metric, "
+    "flat, a depth file (.npy, .npz, .png), a 3D file (.ply, .obj, .glb), or the folder of a "
+    "depth network"
+)
 
 
 def check_geometry_choice(name_or_file: str) -> None:
-    """Refuse what is neither a known name nor a readable depth file, before anything is loaded.
+    """Refuse what is neither a known name nor a readable file, before anything is loaded.
 
     Raises:
-        GeometryError: unknown, or a depth file that cannot be used.
+        GeometryError: unknown, or a file that cannot be used.
     """
     if name_or_file not in (*NETWORK_NAMES, "flat"):
         _from_file(name_or_file)
@@ -35,7 +40,7 @@ def load_estimator(
 
     Args:
         name_or_file: ``default`` or ``pi3x``: the network in ``model_folder``; ``flat``: a wall at
-            depth 1; otherwise the path of a depth file.
+            depth 1; otherwise the path of a depth file or a 3D file.
         model_folder: a model folder with a ``geometry`` folder inside.
         network: loads the network of such a folder. It is handed in because networks live in a
             layer above this one.
@@ -57,7 +62,9 @@ def load_estimator(
     return network(folder)
 
 
-def _from_file(path: str) -> GivenDepth:
+def _from_file(path: str) -> Estimator:
+    if is_shape(path):
+        return read_shape(path)
     if Path(path).suffix.lower() not in DEPTH_SUFFIXES:
         raise GeometryError(f"The geometry {path!r} is unknown; choose {_CHOICES}.")
     return read_depth(Path(path))
