@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +16,16 @@ import numpy as np
 from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.announce import announce as _announce
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
+from flythrough.engine.sessions import Sessions
 from flythrough.errors import InputError
 from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import RolloutSpec
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
@@ -99,7 +98,7 @@ class Pipeline:
     ) -> None:
         self.model, self.device = model, device
         self.geometry, self.lora, self.memory = geometry, lora, memory
-        self._session: tuple[RolloutSpec, Session] | None = None
+        self._sessions = Sessions(device, memory, _announce)
 
     def __call__(
         self,
@@ -169,7 +168,7 @@ class Pipeline:
         elif len(camera) != count:
             camera = camera.resampled(count)
         said = current_prompt(rollout) if prompt is None else prompt
-        session = self._ready(rollout.spec)
+        session = self._sessions.ready(rollout.spec)
         leg = Leg(len(rollout.chunks), CHUNK_FRAMES, said, camera)
         return self._made(session, rollout, leg, callback)
 
@@ -198,7 +197,7 @@ class Pipeline:
         for text in checked.notes:
             _announce(text)
         spec = build_spec(checked)
-        session = self._ready(spec)
+        session = self._sessions.ready(spec)
         announce_cut_prompt(session, spec, spec.prompt, _announce)
         return session, build_rollout(spec, checked, session, _announce)
 
@@ -212,26 +211,6 @@ class Pipeline:
             pass
         return job.rollout
 
-    def _ready(self, spec: RolloutSpec) -> Session:
-        """The session of ``spec``, whatever its seed, prompt, photo and size."""
-        from flythrough.engine.build import build_session
-
-        key = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
-        if self._session is None or self._session[0] != key:
-            self._session = None  # the old weights must go before the new ones come
-            folder = find_model(spec.model)
-            session = build_session(spec, folder, self.device, _announce, memory=self.memory)
-            self._session = key, session
-        return self._session[1]
-
 
 def _ignored(index: int, label: str, share: float) -> None:
     del index, label, share
-
-
-def _announce(text: str) -> None:
-    """Warn at the line outside this package that called the pipeline."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("flythrough."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)

@@ -77,6 +77,10 @@ class KeyframeMemory:
             self._said.add(text)
             self._notify(text)
 
+    def say_again(self) -> None:
+        """Another video begins: what was said of the last one may be said of it too."""
+        self._said.clear()
+
     def _photo_memory(self, rollout: Rollout) -> MeshMemory:
         assert rollout.start is not None
         image = self._image(rollout.start.image)
