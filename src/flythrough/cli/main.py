@@ -34,6 +34,7 @@ def build_app() -> App:
         name="flythrough",
         help="One photo and a camera path become a long, stable video that follows the path.",
         version=__version__,
+        suppress_keyboard_interrupt=False,  # run() says that it was stopped
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(target, name=name, help=summary)
