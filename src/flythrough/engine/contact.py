@@ -14,10 +14,10 @@ from flythrough.media.stills import spread_frames
 
 CONTACT = "contact.png"
 _STILLS = 3
-_WIDEST = 256
-"""Pixels of a still; narrower where many clips share the sheet."""
+_WIDTHS = (480, 320, 256, 192, 128, 96)
+"""Of a still in pixels; the widest that keeps the sheet within these sides is taken."""
 
-_SHEET_WIDTH, _SHEET_HEIGHT = 2400, 12_000
+_SHEET_WIDTH, _SHEET_HEIGHT = 2400, 3000
 
 
 def write_contact(path: Path, clips: Mapping[str, Path]) -> Path:
@@ -32,26 +32,25 @@ def write_contact(path: Path, clips: Mapping[str, Path]) -> Path:
     """
     width = _still_width(len(clips))
     strips = [strip([_small(f, width) for f in spread_frames(c, _STILLS)]) for c in clips.values()]
-    across = max(1, min(len(strips), _columns(len(strips), width)))
-    write_picture(path, contact_sheet(strips, across, list(clips)))
+    write_picture(path, contact_sheet(strips, _columns(width), list(clips)))
     return path
 
 
 def _still_width(count: int) -> int:
-    """The widest stills with which ``count`` clips stay within a sheet of sensible height."""
-    for width in (_WIDEST, 192, 128, 96):
-        rows = -(-count // _columns(count, width))
+    for width in _WIDTHS:
+        rows = -(-count // _columns(width))
         if rows * width * 0.75 <= _SHEET_HEIGHT:
             return width
-    return 64
+    return _WIDTHS[-1]
 
 
-def _columns(count: int, width: int) -> int:
-    fitting = max(1, _SHEET_WIDTH // (_STILLS * width))
-    return 1 if count <= 4 else fitting
+def _columns(width: int) -> int:
+    """Clips a row."""
+    return _SHEET_WIDTH // (_STILLS * width)
 
 
 def _small(frame: np.ndarray, width: int) -> np.ndarray:
+    width = min(width, frame.shape[1])
     height = max(1, round(frame.shape[0] * width / frame.shape[1]))
     picture = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
     return np.array(picture)

@@ -169,9 +169,10 @@ def _repeated(rows: list[Row]) -> list[str]:
 
 def _check_columns(cells: Sequence[Cells]) -> None:
     """Columns of a CSV header that mean nothing: reported once, not for every row."""
-    if not cells or not cells[0].text:
+    row = next((row for row in cells if row.text and not row.fault), None)
+    if row is None:
         return
-    unknown = [key for key in cells[0].values if key != ID and key not in COLUMNS]
+    unknown = [key for key in row.values if key != ID and key not in COLUMNS]
     if unknown:
         raise InputError(" ".join(_unknown(key) for key in unknown))
 
