@@ -21,6 +21,7 @@ _PUBLIC: dict[str, str] = {
     "Trajectory": "flythrough.cameras.trajectory",
     "load": "flythrough.engine.pipeline",
     "path": "flythrough.engine.pipeline",
+    "run_batch": "flythrough.engine.batch",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - all keys are strings

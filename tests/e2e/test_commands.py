@@ -32,7 +32,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_of_a_command_loads_nothing_heavy() -> None:
-    commands = ["generate", "continue", "rewind", "geometry", "doctor", "camera"]
+    commands = ["generate", "continue", "rewind", "geometry", "doctor", "camera", "batch"]
     code = (
         "from flythrough.cli.main import run\n"
         f"for command in {commands}: assert run([command, '--help']) == 0"

@@ -16,6 +16,7 @@ from flythrough.errors import FlythroughError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("flythrough.cli.generate:generate", "Make a video from a photo and a camera."),
+    "batch": ("flythrough.cli.batch:batch", "Make every video of a list."),
     "continue": ("flythrough.cli.resume:resume", "Finish a stopped run or make it longer."),
     "rewind": ("flythrough.cli.rewind:rewind", "Drop the last chunks of a stored rollout."),
     "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
@@ -33,6 +34,7 @@ def build_app() -> App:
         name="flythrough",
         help="One photo and a camera path become a long, stable video that follows the path.",
         version=__version__,
+        suppress_keyboard_interrupt=False,  # run() says that it was stopped
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(target, name=name, help=summary)

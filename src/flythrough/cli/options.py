@@ -2,28 +2,6 @@
 
 from __future__ import annotations
 
-import re
+from flythrough.engine.words import parse_size, parse_steps
 
-from flythrough.errors import InputError
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """``192x320`` -> (192, 320): height by width, as everywhere in Flythrough."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)\s*[xX×]\s*(\d+)", text.strip())
-    if match is None:
-        raise InputError(f"--size {text!r} is not HEIGHTxWIDTH; write it like 192x320.")
-    return int(match[1]), int(match[2])
-
-
-def parse_steps(text: str | None) -> tuple[int, ...] | None:
-    """``2,2,2`` -> (2, 2, 2): sampling steps per pyramid stage, coarse to fine."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise InputError(
-            f"--steps {text!r} is not a list of counts; write it like 2,2,2."
-        ) from None
+__all__ = ["parse_size", "parse_steps"]

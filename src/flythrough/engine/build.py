@@ -173,6 +173,13 @@ def build_session(
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
+def led_by(session: Session, warp: WarpVideo) -> Session:
+    """The session of a pre-rendered warp, with ``warp`` in place of the one it was built with."""
+    assert isinstance(session.generator, WarpAsHistoryGenerator)
+    source = GivenWarp(warp.frames, warp.mask, session.model.device)
+    return Session(session.generator.with_source(source), session.model, source)
+
+
 def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
     values = spec.settings
     try:

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +16,12 @@ import numpy as np
 from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.announce import announce as _announce
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
+from flythrough.engine.sessions import Sessions
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -29,7 +29,7 @@ from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
-from flythrough.rollout.spec import Anchor, RolloutSpec, Seams
+from flythrough.rollout.spec import Anchor, Seams
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
@@ -110,7 +110,7 @@ class Pipeline:
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self._session: tuple[RolloutSpec, Session] | None = None
+        self._sessions = Sessions(device, memory, _announce)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -217,7 +217,7 @@ class Pipeline:
         elif len(camera) != count:
             camera = camera.resampled(count)
         said = current_prompt(rollout) if prompt is None else prompt
-        session = self._ready(rollout.spec)
+        session = self._sessions.ready(rollout.spec)
         leg = Leg(len(rollout.chunks), CHUNK_FRAMES, said, camera)
         return self._made(session, rollout, leg, callback)
 
@@ -250,7 +250,7 @@ class Pipeline:
         for text in checked.notes:
             _announce(text)
         spec = build_spec(checked)
-        session = self._ready(spec)
+        session = self._sessions.ready(spec)
         announce_cut_prompt(session, spec, spec.prompt, _announce)
         return session, build_rollout(spec, checked, session, _announce)
 
@@ -264,40 +264,6 @@ class Pipeline:
             pass
         return job.rollout
 
-    def _ready(self, spec: RolloutSpec) -> Session:
-        """The session of ``spec``, whatever its seed, prompts, photo and size."""
-        from flythrough.engine.build import build_session
-
-        key = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
-        key = replace(key, negative_prompt="")
-        before, self._session = self._session, None
-        if before is None or before[0] != key:
-            model = None
-            if before is not None and _same_weights(before[0], spec):
-                model = None if before[1].model.streamed else before[1].model
-            before = None  # weights that are not used again must go before new ones come
-            folder = find_model(spec.model)
-            before = (
-                key,
-                build_session(spec, folder, self.device, _announce, None, self.memory, model),
-            )
-        self._session = before
-        return before[1]
-
-
-def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:
-    """Whether two rollouts use the same networks, adapters apart."""
-    codecs = [one.settings.get("codec") for one in (before, spec)]
-    return before.model_digest == spec.model_digest and codecs[0] == codecs[1]
-
 
 def _ignored(index: int, label: str, share: float) -> None:
     del index, label, share
-
-
-def _announce(text: str) -> None:
-    """Warn at the line outside this package that called the pipeline."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("flythrough."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)

@@ -137,7 +137,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     trajectory = _trajectory(request, model.defaults.fps)
     warp = None
     if request.warp is not None:
-        warp = read_warp(request.warp, request.warp_mask, request.frames, size)
+        whole = None if photo is None else photo.source_size
+        warp = read_warp(request.warp, request.warp_mask, request.frames, size, whole)
     check_lora(request.lora)
     if method == "warp-as-history":
         _check_files(request, model, photo)
@@ -237,6 +238,11 @@ def _notes(
         notes.append(
             f"the warp {request.warp} has {warp.given} frames: only the first {request.frames} are "
             "used."
+        )
+    if warp is not None and photo is not None and warp.shape != photo.pixels.shape[:2]:
+        notes.append(
+            f"the warp {request.warp} is {warp.shape[0]}x{warp.shape[1]} and is cut and scaled to "
+            f"{photo.pixels.shape[0]}x{photo.pixels.shape[1]} as the photo is."
         )
     if trajectory is not None and not is_network(request.geometry):
         unknown = photo is not None and not photo.focal_known

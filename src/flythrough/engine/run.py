@@ -13,11 +13,11 @@ from flythrough.engine.build import (
     Session,
     announce_cut_prompt,
     build_rollout,
-    build_session,
     build_spec,
 )
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
+from flythrough.engine.sessions import Sessions
 from flythrough.engine.spool import spooled
 from flythrough.errors import FaultError
 from flythrough.geometry.types import ScaleKind
@@ -47,15 +47,17 @@ class Job:
         return len(self.rollout.chunks) >= self.plan.chunks
 
 
-def start_job(checked: CheckedRequest, notify: Notify) -> Job:
-    """Load the model, settle focal length and scale, and create the folder if one was named."""
+def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None = None) -> Job:
+    """Load the model, settle focal length and scale, and create the folder if one was named.
+
+    ``sessions`` may have the model loaded from an earlier job.
+    """
     request = checked.request
     for text in checked.notes:
         notify(text)
     spec = build_spec(checked)
-    session = build_session(
-        spec, checked.model, request.device, notify, checked.warp, request.memory
-    )
+    sessions = sessions or Sessions(request.device, request.memory, notify)
+    session = sessions.ready(spec, checked.warp)
     announce_cut_prompt(session, spec, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)

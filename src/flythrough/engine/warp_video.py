@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from flythrough.errors import MediaError, RolloutError
+from flythrough.media.image import Photo, fit
 from flythrough.media.video import read_video
 from flythrough.rollout.chunk import CHUNK_FRAMES
+
+_SAME_ASPECT = 0.02
+"""Relative; published warps have sides rounded to a few pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,49 +38,33 @@ class WarpRecord:
 @dataclass(frozen=True, eq=False)
 class WarpVideo:
     """A pre-rendered warp: ``frames`` uint8 [T,H,W,3] and ``mask`` uint8 [T,H,W] (255 = seen), T a
-    multiple of 33; ``given`` frames stood in the file."""
+    multiple of 33; ``given`` frames of ``shape`` (height, width) stood in the file."""
 
     frames: np.ndarray
     mask: np.ndarray
     given: int
     record: WarpRecord
+    shape: tuple[int, int]
 
 
-def read_warp(video: Path, mask: Path | None, frames: int, size: tuple[int, int]) -> WarpVideo:
+def read_warp(
+    video: Path,
+    mask: Path | None,
+    frames: int,
+    size: tuple[int, int],
+    photo: tuple[int, int] | None = None,
+) -> WarpVideo:
     """Read a warp for ``frames`` frames at ``size`` = (height, width).
 
     A warp that is too long is cut; the last chunk is filled up with its last frame. Without a mask
-    everything counts as seen.
+    everything counts as seen. Warp and mask may have any size of the output's shape, or of the
+    shape of the ``photo`` (height, width) before its crop: they are then cut and scaled as the
+    photo is.
 
     Raises:
-        MediaError: unreadable, too short, of another size, or a mask of another length.
+        MediaError: unreadable, too short, of another shape, or a mask of another length.
     """
-    clip = read_video(video).frames
-    if len(clip) < frames:
-        raise MediaError(
-            f"The warp video {video} has {len(clip)} frames but {frames} are to be made; give a "
-            f"longer warp or --frames {len(clip)}."
-        )
-    _check_same_size(video, clip, size)
-    seen = np.full(clip.shape[:3], 255, np.uint8)
-    if mask is not None:
-        pixels = read_video(mask).frames
-        if len(pixels) != len(clip):
-            raise MediaError(
-                f"The mask {mask} has {len(pixels)} frames but its warp has {len(clip)}; they must "
-                "be equally long."
-            )
-        _check_same_size(mask, pixels, size)
-        seen = pixels.mean(axis=3).round().astype(np.uint8)
-    chunks = -(-frames // CHUNK_FRAMES)
-    used = np.minimum(np.arange(chunks * CHUNK_FRAMES), frames - 1)
-    taken, shown = clip[used], seen[used]
-    digests = tuple(
-        blake2b(taken[a:b].tobytes() + shown[a:b].tobytes(), digest_size=16).hexdigest()
-        for a, b in ((k * CHUNK_FRAMES, (k + 1) * CHUNK_FRAMES) for k in range(chunks))
-    )
-    place = None if mask is None else str(mask.resolve())
-    return WarpVideo(taken, shown, len(clip), WarpRecord(str(video.resolve()), place, digests))
+    return _read(video, mask, frames, size, (size,) if photo is None else (size, photo))
 
 
 def reread_warp(record: WarpRecord, frames: int, size: tuple[int, int]) -> WarpVideo:
@@ -87,7 +75,7 @@ def reread_warp(record: WarpRecord, frames: int, size: tuple[int, int]) -> WarpV
         RolloutError: a file changed since the rollout was started.
     """
     mask = None if record.mask is None else Path(record.mask)
-    warp = read_warp(Path(record.video), mask, frames, size)
+    warp = _read(Path(record.video), mask, frames, size, None)
     if warp.record.digests != record.digests:
         raise RolloutError(
             f"The warp {record.video} or its mask changed since the rollout was started; restore "
@@ -96,10 +84,56 @@ def reread_warp(record: WarpRecord, frames: int, size: tuple[int, int]) -> WarpV
     return warp
 
 
-def _check_same_size(path: Path, frames: np.ndarray, size: tuple[int, int]) -> None:
-    if frames.shape[1:3] != size:
-        given = f"{frames.shape[1]}x{frames.shape[2]}"
+Shapes = tuple[tuple[int, int], ...] | None
+"""(height, width) whose aspects a warp may have; None when that was checked before."""
+
+
+def _read(
+    video: Path, mask: Path | None, frames: int, size: tuple[int, int], shapes: Shapes
+) -> WarpVideo:
+    clip = read_video(video).frames
+    if len(clip) < frames:
         raise MediaError(
-            f"{path} is {given} but the output is {size[0]}x{size[1]}; give --size {given} or "
-            "render the warp at the output size."
+            f"The warp video {video} has {len(clip)} frames but {frames} are to be made; give a "
+            f"longer warp or --frames {len(clip)}."
         )
+    _check_shape(video, clip, size, shapes)
+    chunks = -(-frames // CHUNK_FRAMES)
+    used = np.minimum(np.arange(chunks * CHUNK_FRAMES), frames - 1)
+    taken = _fitted(clip[:frames], size, video)[used]
+    seen = np.full((frames, *size), 255, np.uint8)
+    if mask is not None:
+        pixels = read_video(mask).frames
+        if len(pixels) != len(clip):
+            raise MediaError(
+                f"The mask {mask} has {len(pixels)} frames but its warp has {len(clip)}; they must "
+                "be equally long."
+            )
+        _check_shape(mask, pixels, size, shapes)
+        seen = _fitted(pixels[:frames], size, mask).mean(axis=3).round().astype(np.uint8)
+    shown = seen[used]
+    digests = tuple(
+        blake2b(taken[a:b].tobytes() + shown[a:b].tobytes(), digest_size=16).hexdigest()
+        for a, b in ((k * CHUNK_FRAMES, (k + 1) * CHUNK_FRAMES) for k in range(chunks))
+    )
+    place = None if mask is None else str(mask.resolve())
+    record = WarpRecord(str(video.resolve()), place, digests)
+    height, width = clip.shape[1:3]
+    return WarpVideo(taken, shown, len(clip), record, (height, width))
+
+
+def _fitted(frames: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
+    if frames.shape[1:3] == size:
+        return frames
+    return np.stack([fit(Photo(frame, None, path, ""), *size).pixels for frame in frames])
+
+
+def _check_shape(path: Path, frames: np.ndarray, size: tuple[int, int], shapes: Shapes) -> None:
+    aspect = frames.shape[2] / frames.shape[1]
+    if shapes is None or any(abs(aspect * h / w - 1) < _SAME_ASPECT for h, w in shapes):
+        return
+    given = f"{frames.shape[1]}x{frames.shape[2]}"
+    raise MediaError(
+        f"{path} is {given}, which has neither the shape of the output {size[0]}x{size[1]} nor "
+        f"that of the photo; give --size {given} or render it at the output size."
+    )

@@ -215,6 +215,10 @@ class KeyframeMemory:
             self._said.add(text)
             self._notify(text)
 
+    def say_again(self) -> None:
+        """Another video begins: what was said of the last one may be said of it too."""
+        self._said.clear()
+
     def _image(self, array: np.ndarray) -> Tensor:
         return self._tensor(array).permute(2, 0, 1) / 255
 

@@ -9,6 +9,7 @@ too; finer stages see the native history alone.
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,6 +78,12 @@ class WarpAsHistoryGenerator:
     ) -> None:
         self.model, self.settings, self.source = model, settings, source
         self.helios = HeliosGenerator(model, sampler)
+
+    def with_source(self, source: WarpSource) -> WarpAsHistoryGenerator:
+        """The same model and settings with another scene."""
+        other = copy(self)
+        other.source = source
+        return other
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from flythrough.engine.warp_video import read_warp, reread_warp
 from flythrough.errors import InputError, MediaError, RolloutError
 from flythrough.geometry.estimators.flat import FlatDepth
 from flythrough.geometry.types import Geometry
-from flythrough.media.image import FittedPhoto, default_intrinsics
+from flythrough.media.image import FittedPhoto, Photo, default_intrinsics, fit
 from flythrough.media.video import write_video
 
 
@@ -56,9 +56,22 @@ def test_warps_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_warp(file, None, 33, (64, 128))
     with pytest.raises(MediaError, match="equally long"):
         read_warp(file, short, 33, (64, 64))
+    with pytest.raises(MediaError, match="render it at the output size"):
+        read_warp(file, None, 33, (64, 128), photo=(100, 300))
+
+
+def test_warps_of_another_size_are_cut_and_scaled_like_the_photo(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 240, 2, dtype=np.uint8)[:, None], (60, 1, 3)).reshape(60, 120, 3)
+    write_video(tmp_path / "wide.mp4", [ramp] * 33, 15.0)
     small = video(tmp_path / "m.mp4", 33, 60, side=32)
-    with pytest.raises(MediaError, match="render the warp at the output size"):
-        read_warp(file, small, 33, (64, 64))
+    warp = read_warp(tmp_path / "wide.mp4", small, 33, (64, 64), photo=(480, 960))
+    assert warp.frames.shape == (33, 64, 64, 3)
+    assert warp.shape == (60, 120)
+    expected = fit(Photo(ramp, None, Path("ramp"), ""), 64, 64).pixels
+    assert np.abs(warp.frames[0].astype(int) - expected).max() < 6
+    np.testing.assert_allclose(warp.mask[0], 60, atol=2)
+    again = reread_warp(warp.record, 33, (64, 64))
+    np.testing.assert_array_equal(again.frames, warp.frames)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Progress of a batch on stderr: videos done and time left, and the video at work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flythrough.cli.output import stderr_console
+from flythrough.cli.progress import CHUNK_FRAMES
+
+if TYPE_CHECKING:
+    from flythrough.engine.batch import BatchProgress
+    from flythrough.engine.batch_check import BatchJob
+
+
+@contextmanager
+def batch_progress(
+    jobs: Sequence[BatchJob],
+) -> Iterator[tuple[BatchProgress, Callable[[], None]]]:
+    """Yields what the engine reports to, and what to call after each of ``jobs``."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    total = sum(CHUNK_FRAMES * job.chunks for job in jobs)
+    before = {job.id: sum(CHUNK_FRAMES * j.chunks for j in jobs[:n]) for n, job in enumerate(jobs)}
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[shown]}/{task.fields[videos]} videos"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # Results on stdout must not be led to stderr, where the bar is, unless both are the screen.
+    bar = Progress(*columns, console=stderr_console(), redirect_stdout=sys.stdout.isatty())
+    count = 0
+    with bar:
+        task = bar.add_task("loading", total=total, shown=0, videos=len(jobs), visible=bool(jobs))
+
+        def update(job: BatchJob, index: int, label: str, share: float) -> None:
+            done = before[job.id] + CHUNK_FRAMES * (index + share)
+            text = f"{job.id}: chunk {index + 1}/{job.chunks} {label}"
+            bar.update(task, completed=done, description=text)
+
+        def finished() -> None:
+            nonlocal count
+            count += 1
+            done = sum(CHUNK_FRAMES * job.chunks for job in jobs[:count])
+            bar.update(task, completed=done, shown=count)
+
+        yield update, finished

@@ -1,0 +1,60 @@
+"""A loaded model that is kept from one job to the next. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flythrough.engine.options import MemoryChoice
+from flythrough.engine.warp_video import WarpVideo
+from flythrough.models.catalog import find_model
+from flythrough.rollout.spec import RolloutSpec
+
+if TYPE_CHECKING:
+    from flythrough.engine.build import Session
+
+
+class Sessions:
+    """Keeps the newest session and gives it to every rollout that the same settings shaped.
+
+    Args:
+        device, memory: where the model runs and its weights lie, as in ``GenerateRequest``.
+        notify: told about fallbacks while a model is loaded and used.
+    """
+
+    def __init__(self, device: str, memory: MemoryChoice, notify: Callable[[str], None]) -> None:
+        self.device, self.memory, self._notify = device, memory, notify
+        self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
+
+    def ready(self, spec: RolloutSpec, warp: WarpVideo | None = None) -> Session:
+        """The session of ``spec``, whatever its seed, prompt, photo and size, led by ``warp``.
+
+        Raises:
+            WeightsError, RolloutError, InputError: as :func:`engine.build.build_session`.
+        """
+        from flythrough.engine.build import build_session, led_by
+
+        free = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
+        key = (replace(free, negative_prompt=""), warp is not None)
+        before, self._kept = self._kept, None
+        if before is None or before[0] != key:
+            model = None
+            if before is not None and _same_weights(before[0][0], spec):
+                model = None if before[1].model.streamed else before[1].model
+            before = None  # weights that are not used again must go before new ones come
+            folder = find_model(spec.model)
+            session = build_session(
+                spec, folder, self.device, self._notify, warp, self.memory, model
+            )
+            before = key, session
+        elif warp is not None:
+            before = key, led_by(before[1], warp)
+        self._kept = before
+        return before[1]
+
+
+def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:
+    """Whether two rollouts use the same networks, adapters apart."""
+    codecs = [one.settings.get("codec") for one in (before, spec)]
+    return before.model_digest == spec.model_digest and codecs[0] == codecs[1]
