@@ -276,7 +276,7 @@ def test_a_row_that_fails_on_the_way_does_not_stop_the_others(
 ) -> None:
     import torch
 
-    from flythrough.models.adapters import save_lora
+    from flythrough.models.lora_files import save_lora
 
     layer = "blocks.0.attn1.to_q"
     sides = {"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(8, 2)}

@@ -31,8 +31,9 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.models.adapters import attach_lora, read_lora
+from flythrough.models.adapters import attach_lora
 from flythrough.models.converting import convert
+from flythrough.models.lora_files import read_lora
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 

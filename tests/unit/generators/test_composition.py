@@ -80,6 +80,32 @@ def test_history_is_embedded_once_a_stage_and_the_adapter_serves_the_first(
     assert len(watch.calls) == 6
 
 
+@pytest.mark.parametrize("camera", ["static", None])
+def test_steps_count_in_both_methods(
+    begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch, camera: str | None
+) -> None:
+    session, rollout, plan = begin(camera=camera, steps=(1, 2, 1))
+    watch = Watch(session.model.transformer, monkeypatch)
+    session.generator.chunk(rollout, plan.request(rollout))
+    assert [width for width, _, _ in watch.calls] == [4] * 2 + [8] * 4 + [16] * 2
+
+
+def test_the_mid_band_shortens_the_stages_with_the_warp_alone(
+    begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = []
+    for band in ("short", "patch-mid"):
+        session, rollout, plan = begin(warp_band=band, select=False)
+        watch = Watch(session.model.transformer, monkeypatch)
+        session.generator.chunk(rollout, plan.request(rollout))
+        tokens.append([count for _, count, _ in watch.calls])
+    short, mid = tokens
+    warp = 9 * 4 * 8  # tokens of 9 latents of 8x16 in the short band
+    assert short[0] - short[-1] == warp
+    assert mid[0] - mid[-1] == 5 * 2 * 4  # five pairs more than the one that the past has
+    assert mid[4:] == short[4:]
+
+
 def test_without_adapter_the_warp_still_leads(
     begin: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
