@@ -29,6 +29,7 @@ def test_geometry_of_a_folder(
     assert answer.result["scale"] == {"relative": "affine"}.get(kind, "metric")
     assert ("up to scale and shift" in answer.err) == (kind == "relative")
     assert ("apple-amlr" in answer.err) == (kind == "depth-pro")
+    assert "states no focal length" in answer.err
     with np.load(file) as arrays:
         assert arrays["depth"].shape == (64, 128)
         assert arrays["valid"].any()

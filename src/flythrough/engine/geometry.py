@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flythrough.engine.files import file_of, names_file
+from flythrough.engine.files import file_of, is_network, names_file
 from flythrough.engine.geometry_source import build_estimator
 from flythrough.engine.geometry_source import check_geometry as check_source
 from flythrough.engine.options import check_device, check_size
@@ -95,5 +95,10 @@ def estimate(checked: CheckedGeometry, notify: Callable[[str], None]) -> Geometr
     device = pick_device(checked.request.device)
     settings = WarpSettings(**checked.model.defaults.warp)
     source = checked.request.geometry
+    if not (checked.photo.focal_known or is_network(source)):
+        notify(
+            f"the photo {checked.request.image} states no focal length: it is taken from the "
+            f"geometry {source} or assumed as 60 degrees across."
+        )
     estimator = build_estimator(source, checked.model, device, settings.confidence, notify)
     return estimate_photo(estimator, checked.photo, device, notify)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 _PAIRS = 1 << 20  # triangle-pixel pairs looked at together
 _FACES = 1 << 20
+_LARGE = 1 << 12  # pixels of a box from which on a triangle is drawn by itself
 _NEAR = 1e-6  # of the largest depth: what is nearer has no place in a picture
 _FLAT = 1e-12
 _INSIDE = -1e-9  # lets neighbouring triangles share the pixels of their common edge
@@ -48,26 +49,32 @@ def nearest_triangles(corners: Tensor, matrix: Tensor, size: tuple[int, int]) ->
     """
     height, width = size
     matrix = matrix.double()
-    depth = matrix.new_full((height * width,), torch.inf)
+    depth = matrix.new_full((height, width), torch.inf)
     near = _nearest_allowed(corners[..., 2].double())
+    x = (torch.arange(width, device=matrix.device) + 0.5 - matrix[0, 2]) / matrix[0, 0]
+    y = (torch.arange(height, device=matrix.device) + 0.5 - matrix[1, 2]) / matrix[1, 1]
     for some in corners.split(_FACES):
         inverse, boxes = _prepared(some.double(), matrix, size, near)
-        for face, row, column in _candidates(boxes):
-            ray = torch.stack(
-                (
-                    (column + 0.5 - matrix[0, 2]) / matrix[0, 0],
-                    (row + 0.5 - matrix[1, 2]) / matrix[1, 1],
-                    torch.ones_like(row, dtype=torch.float64),
-                ),
-                dim=-1,
-            )
-            share = (inverse[face] * ray[:, None]).sum(-1)
-            total = share.sum(-1)
-            hit = (total > 0) & (share >= _INSIDE * total[:, None]).all(-1)
-            hit = hit & (total < 1 / near)
-            pixel = (row * width + column)[hit]
-            depth.scatter_reduce_(0, pixel, 1 / total[hit], "amin")
-    return _known(depth).view(height, width)
+        large = boxes[:, 2] * boxes[:, 3] >= _LARGE
+        small = inverse[~large]
+        for face, row, column in _candidates(boxes[~large]):
+            found = _depth_at(small[face], x[column], y[row], near)
+            depth.view(-1).scatter_reduce_(0, row * width + column, found, "amin")
+        for own, box in zip(inverse[large], boxes[large].tolist(), strict=True):
+            rows, columns = slice(box[0], box[0] + box[2]), slice(box[1], box[1] + box[3])
+            found = _depth_at(own, x[columns], y[rows, None], near)
+            depth[rows, columns] = torch.minimum(depth[rows, columns], found)
+    return _known(depth)
+
+
+def _depth_at(inverse: Tensor, x: Tensor, y: Tensor, near: Tensor) -> Tensor:
+    """Depth at which rays (x, y, 1) hit triangles of inverse corner matrices [...,3,3], infinite
+    where they miss; rays and leading axes of ``inverse`` broadcast."""
+    a, b, c = (row[..., 0] * x + (row[..., 1] * y + row[..., 2]) for row in inverse.unbind(-2))
+    total = a + b + c
+    least = torch.minimum(torch.minimum(a, b), c)
+    hit = (total > 0) & (least >= _INSIDE * total) & (total < 1 / near)
+    return torch.where(hit, 1 / total, torch.inf)
 
 
 def _prepared(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flythrough.geometry import zbuffer
 from flythrough.geometry.types import unproject
 from flythrough.geometry.zbuffer import nearest_points, nearest_triangles
 
@@ -95,3 +96,15 @@ def test_flat_triangles_and_those_behind_draw_nothing() -> None:
     line = torch.tensor([[[0.0, 0, 1], [0, 0, 2], [0, 0, 3]], [[1, 1, 2], [1, 1, 2], [1, 1, 2]]])
     for corners in (behind, line.double(), behind[:0]):
         assert not nearest_triangles(corners, MATRIX, SIZE).any()
+
+
+def test_large_triangles_are_drawn_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, matrix = (90, 130), MATRIX * torch.tensor([[4.0], [4.0], [1.0]], dtype=torch.float64)
+    source = torch.Generator().manual_seed(5)
+    corners = 3 * torch.randn(30, 3, 3, generator=source, dtype=torch.float64)
+    drawn = []
+    for limit in (1, 1 << 30):
+        monkeypatch.setattr(zbuffer, "_LARGE", limit)
+        drawn.append(nearest_triangles(corners, matrix, size))
+    assert (drawn[0] > 0).double().mean() > 0.5
+    assert torch.equal(drawn[0], drawn[1])
