@@ -158,6 +158,15 @@ def test_a_model_is_loaded_once_for_the_rows_it_serves(
     assert alone.result["digest"] == said["w2"]["digest"]
 
 
+def test_each_video_gets_its_own_notes(flythrough: Command, tiny_model: Path) -> None:
+    row = {"id": "turn", "image": "photo.png", "camera": "pan right 170deg", "seed": [1, 2]}
+    words = ["batch", rows_file(row), "-o", "out", "--model", tiny_model, "--frames", 33]
+    answer = flythrough(*words)
+    assert answer.status == 0, answer.err
+    for name in ("turn-seed1", "turn-seed2"):
+        assert f"note: {name}: chunk 1: some cameras see nothing" in answer.err
+
+
 def test_only_what_is_missing_or_changed_is_made_again(
     flythrough: Command, tiny_model: Path
 ) -> None:
