@@ -115,11 +115,13 @@ def _completed(
         kept.append("--steps")
     if not preset.amplify_first_chunk:
         said.append("no extra steps in the first chunk")
-    if request.warp_band is None:
+    if request.warp_band is not None:
+        kept.append("--warp-band")
+    elif _is_trained(request, model, preset.warp_band):
         request = replace(request, warp_band=preset.warp_band)
         said.append(f"--warp-band {preset.warp_band}")
     else:
-        kept.append("--warp-band")
+        said.append(f"no adapter for --warp-band {preset.warp_band}, so the warp stays in short")
     if request.visible_threshold is not None:
         kept.append("--visible-threshold")
     elif not request.select:
@@ -149,6 +151,16 @@ def _codec_words(model: ModelFolder, settings: dict[str, Any]) -> str:
     if model.codec_is_fast:
         return "the model's own codec, which is a TAEHV"
     return f"the model's own codec (its folder has no {FAST_CODEC})"
+
+
+def _is_trained(request: GenerateRequest, model: ModelFolder, band: WarpBand) -> bool:
+    """Whether the adapter in use does not say that it was trained for another band: without one
+    that reads the band, the camera is hardly followed."""
+    if request.lora == "off":
+        return True
+    mode = band.replace("-", "_")
+    path = model.camera_adapter(mode) if request.lora == "default" else Path(request.lora)
+    return path is None or adapter_origin(path).suits(mode)
 
 
 def _check_adapter(request: GenerateRequest, model: ModelFolder, mode: str) -> None:
