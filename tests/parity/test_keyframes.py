@@ -37,7 +37,9 @@ from flythrough.scene.surface import Keyframe, surface
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keyframes"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
-PUBLISHED = WarpSettings(reference=True, estimation="joint", background="atlas", older_keyframes=16)
+PUBLISHED = WarpSettings(
+    reference=True, estimation="joint", background="atlas", older_keyframes=16, keyframes="joint"
+)
 SIZE, INNER, OUTPUT = (70, 140), (70, 154), (64, 128)
 
 Stored = dict[str, Tensor]

@@ -61,3 +61,20 @@ def best_in_view(
     values = torch.stack(shares).tolist()
     ranked = sorted(range(len(values)), key=lambda place: (-values[place], -place))
     return tuple(sorted(place for place in ranked[:count] if values[place] > 0))
+
+
+def drawn_keyframes(
+    known: Sequence[Keyframe],
+    older: int,
+    world_from_camera: Tensor,
+    intrinsics: Tensor,
+    size: tuple[int, int],
+) -> tuple[Keyframe, ...]:
+    """Of keyframes in order: the first (the photo), the best ``older`` between, and the newest.
+
+    Generation and training both choose by this.
+    """
+    between = known[1:-1]
+    best = best_in_view(between, older, world_from_camera, intrinsics, size)
+    newest = known[-1:] if len(known) > 1 else ()
+    return (known[0], *(between[place] for place in best), *newest)

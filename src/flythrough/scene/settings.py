@@ -26,8 +26,10 @@ class WarpSettings:
         fill: unseen pixels take the mean colour of the first keyframe, or black.
         confidence: depth pixels must exceed it; in [0, 1).
         top_fill: large invalid regions at the upper border (sky) become a far backdrop.
-        keyframes: ``joint`` draws all keyframes into one z-buffer; ``layered`` lets the first
-            keyframe that saw a place show it unless another has something clearly in front.
+        keyframes: ``gaps`` draws the first and the newest keyframe into one z-buffer and those
+            between them only where these show nothing, newest first; ``joint`` draws all into one
+            z-buffer (published); ``layered`` lets the first keyframe that saw a place show it
+            unless another has something clearly in front.
         older_keyframes: how many keyframes are drawn beside the photo and the newest, those that
             the coming cameras see most of.
         estimation: ``each`` keyframe's depth is estimated on its own and scaled to what the others
@@ -55,7 +57,7 @@ class WarpSettings:
     fill: Literal["mean_first_frame", "black"] = "mean_first_frame"
     confidence: float = 0.1
     top_fill: bool = True
-    keyframes: Literal["joint", "layered"] = "joint"
+    keyframes: Literal["gaps", "joint", "layered"] = "gaps"
     older_keyframes: int = 1
     estimation: Literal["each", "joint"] = "each"
     background: Literal["none", "tint", "atlas"] = "none"
@@ -66,7 +68,7 @@ class WarpSettings:
             "mesh_break": ("depth_normal", "none"),
             "render_mode": ("target_fill", "splat"),
             "fill": ("mean_first_frame", "black"),
-            "keyframes": ("joint", "layered"),
+            "keyframes": ("gaps", "joint", "layered"),
             "estimation": ("each", "joint"),
             "background": ("none", "tint", "atlas"),
         }
