@@ -3,7 +3,7 @@
 Keyframes are the photo and the last frames of chunks. Their cameras are the ones that were asked
 for, so nothing drifts by re-estimation; a keyframe's depth is scaled to agree with what earlier
 keyframes show from there (Warp-as-History section 3, corrected as in its 13.3). Drawn are the
-photo, the newest, and the older ones that the next cameras see most of.
+photo, the newest, and the older ones that add most to that for the next cameras.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flythrough.geometry.joint import check_views
 from flythrough.geometry.types import Geometry
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-from flythrough.scene.keyframe_choice import best_in_view, drawn_keyframes
+from flythrough.scene.keyframe_choice import drawn_keyframes, most_added
 from flythrough.scene.mesh import NoSurfaceError
 from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.rendered import RenderedView
@@ -112,7 +112,7 @@ class KeyframeMemory:
             return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
         known, size = self.keyframes(rollout), rollout.size
-        drawn = drawn_keyframes(known, settings.older_keyframes, cameras, intrinsics, size)
+        drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
         return MeshMemory(drawn).render(
             cameras, intrinsics, size, settings, first_is_photo=not later
         )
@@ -144,7 +144,9 @@ class KeyframeMemory:
         if not usable:
             return known
         own = usable[0].geometry
-        older = best_in_view(known[1:], self.settings.older_keyframes, camera, matrix, own.size)
+        older = most_added(
+            known[1:], known[:1], self.settings.older_keyframes, camera, matrix, own.size
+        )
         around = MeshMemory((known[0], *(known[1 + place] for place in older)))
         bare = replace(self.settings, background="none")
         shown = around.render(camera, matrix, own.size, bare)

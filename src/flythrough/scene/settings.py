@@ -31,7 +31,7 @@ class WarpSettings:
             z-buffer (published); ``layered`` lets the first keyframe that saw a place show it
             unless another has something clearly in front.
         older_keyframes: how many keyframes are drawn beside the photo and the newest, those that
-            the coming cameras see most of.
+            add most to what the coming cameras see.
         estimation: ``each`` keyframe's depth is estimated on its own and scaled to what the others
             show there; ``joint``: the photo and the newest ``older_keyframes`` + 1 are estimated in
             one call and scaled together.
@@ -39,8 +39,9 @@ class WarpSettings:
             the colour that the keyframes' far background has in that direction; ``atlas``: the
             same, and it counts as seen (published).
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
-            float64, and holes filled with colours of the newest keyframe whatever keyframe their
-            neighbours came from. Slower; for comparisons.
+            float64, holes filled with colours of the newest keyframe whatever keyframe their
+            neighbours came from, older keyframes rated by their share in view, and with ``joint``
+            estimation the estimated cameras. Slower; for comparisons.
 
     Raises:
         InputError: a value out of range.

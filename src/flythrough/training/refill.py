@@ -101,7 +101,7 @@ def render_warps(clips: WorldVideos, index: int, settings: WarpSettings) -> tupl
         known.append(Keyframe(clips.rgb[index, :, key], frame_geometry(clips, index, key)))
         window = slice(first, first + CHUNK)
         cameras = clips.world_from_camera[index, window], clips.intrinsics[index, window]
-        memory = MeshMemory(drawn_keyframes(known, settings.older_keyframes, *cameras, size))
+        memory = MeshMemory(drawn_keyframes(known, settings, *cameras, size))
         view = memory.render(*cameras, size, settings, first_is_photo=first == 0)
         pieces.append(view.rgb)
         seen.append(view.visible)

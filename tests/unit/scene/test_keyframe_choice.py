@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from flythrough.geometry.types import Geometry, ScaleKind
-from flythrough.scene.keyframe_choice import best_in_view, drawn_keyframes, share_in_view
+from flythrough.scene.keyframe_choice import (
+    best_in_view,
+    cells_in_view,
+    drawn_keyframes,
+    most_added,
+    share_in_view,
+)
 from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.surface import Keyframe
@@ -57,13 +65,42 @@ def test_the_best_are_kept_in_order() -> None:
     assert best_in_view([], 3, AHEAD, MATRIX, SIZE) == ()
 
 
-def test_photo_and_newest_are_always_drawn() -> None:
-    keys = [key(0, pose=BEHIND), key(0.1), key(0.2), key(0.3, pose=BEHIND)]
+def test_what_a_keyframe_adds_counts() -> None:
+    left, middle, right = (key(0, columns(at, at + 16)) for at in (0, 16, 32))
+    wide = key(0, columns(0, 32))
     camera = (AHEAD, MATRIX, SIZE)
-    assert drawn_keyframes(keys, 1, *camera) == (keys[0], keys[2], keys[3])
-    assert drawn_keyframes(keys, 0, *camera) == (keys[0], keys[3])
-    assert drawn_keyframes(keys[:2], 1, *camera) == (keys[0], keys[1])
-    assert drawn_keyframes(keys[:1], 1, *camera) == (keys[0],)
+    keys = [middle, wide, right]
+    assert best_in_view(keys, 1, *camera) == (2,)
+    assert most_added(keys, [], 1, *camera) == (1,)
+    assert most_added(keys, [wide], 1, *camera) == (2,)
+    assert most_added(keys, [left, right], 2, *camera) == (1,)
+    assert most_added([key(0), wide], [key(0)], 1, *camera) == (1,)
+    assert most_added([wide, key(0, pose=BEHIND)], [key(0)], 2, *camera) == (0,)
+    assert most_added(keys, [], 0, *camera) == most_added([], [], 1, *camera) == ()
+    assert most_added(keys, [], 3, BEHIND, MATRIX, SIZE) == ()
+    assert cells_in_view(left, *camera).tolist() == [[True, False, False] * 2]
+
+
+def test_photo_and_newest_are_always_drawn() -> None:
+    """Published, the keyframe that shows the same as the newest is the best."""
+    keys = [
+        key(0, pose=BEHIND),
+        key(0, columns(0, 40)),
+        key(0, columns(0, 8)),
+        key(0, columns(0, 8)),
+    ]
+    camera = (AHEAD, MATRIX, SIZE)
+
+    def drawn(count: int, some: list[Keyframe], reference: bool = False) -> list[int]:
+        settings = WarpSettings(older_keyframes=count, reference=reference)
+        return [keys.index(keyframe) for keyframe in drawn_keyframes(some, settings, *camera)]
+
+    assert drawn(1, keys) == [0, 1, 3]
+    assert drawn(1, keys, reference=True) == [0, 2, 3]
+    assert drawn(2, keys) == [0, 1, 2, 3]
+    assert drawn(0, keys) == [0, 3]
+    assert drawn(1, keys[:2]) == [0, 1]
+    assert drawn(1, keys[:1]) == [0]
 
 
 def test_older_keyframes_only_close_gaps() -> None:
@@ -71,16 +108,17 @@ def test_older_keyframes_only_close_gaps() -> None:
     photo, between = key(0.2, columns(0, 16)), key(0.5, columns(0, 48, 1.0))
     newest = key(0.8, columns(16, 32))
     memory = MeshMemory((photo, between, newest))
-    settings = WarpSettings(top_fill=False, mesh_break="none", render_mode="splat")
+    settings = WarpSettings(
+        top_fill=False, mesh_break="none", render_mode="splat", older_samples_per_axis=2
+    )
     view = memory.render(AHEAD, MATRIX, SIZE, settings)
     shown = view.rgb[0, 0, 10]
     assert (shown[1:14] == 0.2).all()
     assert torch.allclose(shown[17:30], torch.tensor(0.8))
     assert (shown[33:46] == 0.5).all()
-    joint = WarpSettings(top_fill=False, mesh_break="none", render_mode="splat", keyframes="joint")
-    assert (
-        memory.render(AHEAD, MATRIX, SIZE, joint).rgb[0, 0, 10, 1:46] == 0.5
-    ).float().mean() > 0.5
+    joint = replace(settings, keyframes="joint")
+    front = memory.render(AHEAD, MATRIX, SIZE, joint).rgb[0, 0, 10]
+    assert (front[1:46] == 0.5).all()
     two = MeshMemory((photo, newest))
     one, other = (two.render(AHEAD, MATRIX, SIZE, chosen) for chosen in (settings, joint))
     assert torch.equal(one.rgb, other.rgb)

@@ -53,8 +53,8 @@ def test_without_a_sure_pixel_the_most_confident_are_taken() -> None:
 
 
 def test_a_mesh_that_cutting_would_destroy_is_left_whole() -> None:
-    steps = 1 + (torch.arange(SIZE[0])[:, None] + torch.arange(SIZE[1])) % 2
-    rough = key(steps.float(), torch.ones(SIZE, dtype=torch.bool), torch.ones(SIZE))
+    depth = 1 + 4 * torch.rand(SIZE, generator=torch.Generator().manual_seed(1))
+    rough = key(depth, torch.ones(SIZE, dtype=torch.bool), torch.ones(SIZE))
     said: list[str] = []
     found = repaired(rough, PLAIN, said.append)
     assert found.uncut
