@@ -73,7 +73,7 @@ def test_what_a_keyframe_adds_counts() -> None:
     assert best_in_view(keys, 1, *camera) == (2,)
     assert most_added(keys, [], 1, *camera) == (1,)
     assert most_added(keys, [wide], 1, *camera) == (2,)
-    assert most_added(keys, [left, right], 2, *camera) == (1,)
+    assert most_added(keys, [left, right], 1, *camera) == (1,)
     assert most_added([key(0), wide], [key(0)], 1, *camera) == (1,)
     assert most_added([wide, key(0, pose=BEHIND)], [key(0)], 2, *camera) == (0,)
     assert most_added(keys, [], 0, *camera) == most_added([], [], 1, *camera) == ()
