@@ -24,8 +24,8 @@ _NEAR = 1e-4
 
 def share_in_view(
     keyframe: Keyframe, world_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Share of a keyframe's points (every eighth pixel) that any of T cameras sees, a scalar.
+) -> float:
+    """Share of a keyframe's points (every eighth pixel) that any of T cameras sees.
 
     A margin of 8 pixels around the picture counts as seen; what hides a point does not matter. 0
     for a keyframe without valid pixels among those.
@@ -37,7 +37,7 @@ def share_in_view(
     height, width = size
     inside = (u >= -_MARGIN) & (u <= width - 1 + _MARGIN) & (v >= -_MARGIN)
     inside = inside & (v <= height - 1 + _MARGIN) & (z > _NEAR)
-    return inside.any(0).double().sum() / max(1, inside.shape[1])
+    return int(inside.any(0).sum()) / max(1, inside.shape[1])
 
 
 def cells_in_view(
@@ -82,8 +82,7 @@ def best_in_view(
     """
     if not keyframes or count < 1:
         return ()
-    shares = [share_in_view(k, world_from_camera, intrinsics, size) for k in keyframes]
-    values = torch.stack(shares).tolist()
+    values = [share_in_view(k, world_from_camera, intrinsics, size) for k in keyframes]
     ranked = sorted(range(len(values)), key=lambda place: (-values[place], -place))
     return tuple(sorted(place for place in ranked[:count] if values[place] > 0))
 
@@ -109,7 +108,7 @@ def most_added(
     covered = torch.zeros_like(held[0])
     for keyframe in shown:
         covered = covered | cells_in_view(keyframe, *camera)
-    shares = torch.stack([share_in_view(keyframe, *camera) for keyframe in keyframes]).tolist()
+    shares = [share_in_view(keyframe, *camera) for keyframe in keyframes]
     left = [place for place, share in enumerate(shares) if share > 0]
     chosen: list[int] = []
     while left and len(chosen) < count:
