@@ -1,4 +1,5 @@
-"""Memory of a long run on the bundled model: resident and anonymous bytes after every chunk.
+"""Memory of a long run on the bundled model: resident and anonymous bytes after every chunk, and
+the device's where there is a GPU.
 
 Usage: python bench/memory.py [CHUNKS] [OUTPUT.json]
 """
@@ -11,15 +12,22 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+import torch
+
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run import advance, start_job
 
 
 def status() -> dict[str, float]:
-    """VmRSS and RssAnon of this process in MiB."""
+    """VmRSS and RssAnon of this process, and what its tensors take on the GPU, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+    found = {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.memory_allocated() / 2**20
+        found["device_peak"] = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+    return found
 
 
 def main() -> None:

@@ -49,6 +49,18 @@ def test_equal_requests_give_equal_videos_and_a_seed_changes_them(
     assert digest(3) != digest(4)
 
 
+@pytest.mark.parametrize(
+    ("path", "leaves"), [("pan right 170deg", True), ("pan right 5deg", False)]
+)
+def test_a_path_that_leaves_the_scene_is_foretold(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path, path: str, leaves: bool
+) -> None:
+    words = ["generate", photo, "--camera", path, "--geometry", "flat", "--model", tiny_model]
+    answer = flythrough(*words, "--frames", 33, "-o", tmp_path / "o.mp4")
+    assert answer.status == 0
+    assert ("the path leaves the scene: from frame" in answer.err) == leaves
+
+
 def test_dropping_the_text_encoder_changes_nothing(
     flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
 ) -> None:

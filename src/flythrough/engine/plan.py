@@ -123,7 +123,7 @@ class Plan:
         if leg.trajectory is None:
             digest = None if self.warp is None else self.warp.digests[index]
             return ChunkRequest(index=index, prompt=leg.prompt, warp_digest=digest)
-        cameras = self._cameras(leg, rollout)
+        cameras = self.cameras(leg, rollout)
         window = slice(
             CHUNK_FRAMES * (index - leg.first_chunk), CHUNK_FRAMES * (index - leg.first_chunk + 1)
         )
@@ -134,7 +134,7 @@ class Plan:
             intrinsics=cameras.intrinsics[window] if cameras.intrinsics is not None else None,
         )
 
-    def _cameras(self, leg: Leg, rollout: Rollout) -> Trajectory:
+    def cameras(self, leg: Leg, rollout: Rollout) -> Trajectory:
         """The leg's cameras in the photo's frame, padded to whole chunks."""
         assert leg.trajectory is not None
         assert rollout.start is not None

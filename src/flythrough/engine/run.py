@@ -15,6 +15,7 @@ from flythrough.engine.build import (
     build_rollout,
     build_spec,
 )
+from flythrough.engine.foresight import foresee
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.sessions import Sessions
@@ -66,6 +67,7 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     warp = None if checked.warp is None else checked.warp.record
     plan = Plan((leg,), depth, metric, output, warp)
     plan.request(rollout)  # a path that does not resolve must fail before anything is written
+    foresee(session, rollout, plan, notify)
     if request.rollout is not None:
         store.create(request.rollout, rollout, plan.to_dict())
     return Job(session, rollout, plan, request.rollout, spool=True)
