@@ -12,13 +12,9 @@ from published_draws import GOLDEN, visibility
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flythrough.conditioning.condition_noise import CONDITION_SIGMAS
 from flythrough.conditioning.prompts import with_trigger
-from flythrough.conditioning.warped_history import (
-    WarpHistorySettings,
-    draw_condition_noise,
-    noised,
-    warped_history,
-)
+from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.models.history_tokens import History
 from flythrough.sampling.dmd_schedule import (
     PyramidConfig,
@@ -28,6 +24,7 @@ from flythrough.sampling.dmd_schedule import (
     token_count,
 )
 from flythrough.sampling.flow_items import flow_items, flow_items_at, segment
+from flythrough.training.camera_recipe import training_history
 
 FOLDER = GOLDEN / "training_items"
 META = json.loads((FOLDER / "meta.json").read_text())
@@ -51,16 +48,15 @@ def settings_of(options: dict[str, Any]) -> WarpHistorySettings:
 
 def build(case: dict[str, Any]) -> tuple[History, Tensor]:
     """The training history: only the still latent as past, noise on warp first, then anchor."""
-    source = torch.Generator().manual_seed(case["seed"])
-    warp, prefix = DATA["video_latents"], DATA["image_latents"]
-    if case["kwargs"].get("add_noise_to_video_latents", True):
-        sigma, noise = draw_condition_noise(warp.shape, source)
-        warp = noised(warp, sigma, noise)
-        sigma, noise = draw_condition_noise(prefix.shape, source)
-        prefix = noised(prefix, sigma, noise)
-    visible = visibility(np.load(FOLDER / "mask.npz")["mask_u8"], (8, 16))
-    settings = settings_of(case["kwargs"])
-    return warped_history(prefix, DATA["fake_image_latents"], warp, visible, settings=settings)
+    return training_history(
+        DATA["image_latents"],
+        DATA["fake_image_latents"],
+        DATA["video_latents"],
+        visibility(np.load(FOLDER / "mask.npz")["mask_u8"], (8, 16)),
+        torch.Generator().manual_seed(case["seed"]),
+        settings=settings_of(case["kwargs"]),
+        noise=CONDITION_SIGMAS if case["kwargs"].get("add_noise_to_video_latents", True) else None,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(META["histories"]))

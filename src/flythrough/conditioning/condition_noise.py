@@ -24,6 +24,17 @@ def noised(latents: Tensor, sigma: Tensor | float, noise: Tensor) -> Tensor:
     return sigma * noise + (1 - sigma) * latents
 
 
+def with_condition_noise(
+    latents: Tensor, source: torch.Generator, limits: SigmaRange = CONDITION_SIGMAS
+) -> Tensor:
+    """``latents`` [B,C,n,h,w] with noise drawn as :func:`draw_condition_noise` does.
+
+    Training and inference noise their conditions by this one function.
+    """
+    sigma, noise = draw_condition_noise(latents.shape, source, limits)
+    return noised(latents, sigma.to(latents.device), noise.to(latents.device))
+
+
 def draw_condition_noise(
     shape: tuple[int, ...] | torch.Size,
     source: torch.Generator,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flythrough import seeds
-from flythrough.conditioning.condition_noise import draw_condition_noise, noised
+from flythrough.conditioning.condition_noise import with_condition_noise
 from flythrough.conditioning.history import native_history, target_indices
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
@@ -216,8 +216,7 @@ class HeliosGenerator:
         clean = self._known[1]
 
         def noisy(latents: Tensor, *purpose: str | int) -> Tensor:
-            sigma, noise = draw_condition_noise(latents.shape, seeds.generator(seed, *purpose))
-            return noised(latents, sigma.to(latents.device), noise.to(latents.device))
+            return with_condition_noise(latents, seeds.generator(seed, *purpose))
 
         prefix = noisy(clean.prefix, "prefix-noise")
         blocks = clean.past.split(LATENT_FRAMES, dim=2)

@@ -19,8 +19,7 @@ from flythrough import seeds
 from flythrough.conditioning.condition_noise import (
     CONDITION_SIGMAS,
     SigmaRange,
-    draw_condition_noise,
-    noised,
+    with_condition_noise,
 )
 from flythrough.conditioning.visibility import visibility_to_latent
 from flythrough.conditioning.warped_history import (
@@ -140,5 +139,4 @@ class WarpAsHistoryGenerator:
             return latents
         path = (purpose,) if index is None else (index, purpose)
         source = seeds.generator(rollout.spec.seed, *path)
-        sigma, noise = draw_condition_noise(latents.shape, source, self.settings.noise)
-        return noised(latents, sigma.to(latents.device), noise.to(latents.device))
+        return with_condition_noise(latents, source, self.settings.noise)

@@ -84,25 +84,32 @@ def new_lora(
     alpha: float | None = None,
     seed: int = 0,
     name: str = "camera",
+    *,
+    reference: bool = False,
 ) -> list[nn.Parameter]:
     """Add a fresh, active adapter for training and return its float32 parameters.
 
     It sits on the self-attention layers of every block. A is Kaiming-uniform from ``seed``, B zero,
-    so that training starts from the base model. Alpha is the rank unless given.
+    so that training starts from the base model. Alpha is the rank unless given. ``reference``
+    draws A as the published trainer does: by PEFT itself, layer after layer, from torch's global
+    generator with ``seed`` (which is left as it was).
     """
     layers = [
         f"blocks.{block}.attn1.{target}"
         for block in range(len(transformer.blocks))
         for target in TARGETS
     ]
-    _inject(transformer, name, layers, rank, float(rank if alpha is None else alpha))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(transformer, name, layers, rank, float(rank if alpha is None else alpha))
     parameters = []
     for layer, module in _adapted(transformer, name):
         for side in "AB":
             weight = _weight(module, side, name)
             weight.data = weight.data.float()
-            with torch.no_grad():
-                weight.copy_(_start(weight, side, seeds.generator(seed, "lora", layer)))
+            if not reference:
+                with torch.no_grad():
+                    weight.copy_(_start(weight, side, seeds.generator(seed, "lora", layer)))
             weight.requires_grad_(True)
             parameters.append(weight)
     return parameters

@@ -17,14 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flythrough import seeds
+from flythrough.conditioning.condition_noise import with_condition_noise
 from flythrough.conditioning.corruption import CorruptionSettings, corrupt_history, drop_history
 from flythrough.conditioning.history import native_history, target_indices
-from flythrough.conditioning.warped_history import (
-    WarpHistorySettings,
-    draw_condition_noise,
-    noised,
-    warped_history,
-)
+from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
 from flythrough.sampling.dmd_schedule import PyramidConfig, pyramid_schedules
@@ -148,9 +144,12 @@ class DenoiserTask:
     def camera_conditioning(
         self, clips: EncodedClips, chunk: int, embedding: Tensor, source: torch.Generator
     ) -> Conditioned:
-        """The warped history of clips that carry warps."""
-        past = past_of(clips, chunk)
-        return self._warped(clips, chunk, past, clips.prefix, embedding, source)
+        """The warped history of clips that carry warps, uncorrupted, as inference has it.
+
+        Draws the anchor's noise and then the warp's from ``source``.
+        """
+        prefix = with_condition_noise(clips.prefix, source)
+        return self._warped(clips, chunk, past_of(clips, chunk), prefix, embedding, source)
 
     def velocity(self, x: Tensor, timestep: Tensor, given: Conditioned) -> Tensor:
         """One call of the network on a batch whose samples may see different tokens."""
@@ -180,12 +179,10 @@ class DenoiserTask:
         assert self.camera is not None
         assert clips.warps is not None
         assert clips.visible is not None
-        warp = clips.warps[:, chunk]
-        sigma, noise = draw_condition_noise(warp.shape, source)
         history, target = warped_history(
             prefix,
             past,
-            noised(warp, sigma, noise),
+            with_condition_noise(clips.warps[:, chunk], source),
             clips.visible[:, chunk],
             settings=self.camera,
         )

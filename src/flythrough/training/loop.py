@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from flythrough.errors import InputError
 from flythrough.training.checkpoint import load_checkpoint, save_checkpoint
 
+Schedule = Literal["cosine", "linear"]
+
 
 class Task(Protocol):
     """What is trained: its modules, its loss, and a picture of how it is doing."""
@@ -47,13 +49,16 @@ class Task(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """Optimiser and schedule. With ``minutes`` the schedule follows the clock instead of steps
-    (useful on a rented GPU; such a run is not repeatable bit for bit)."""
+    (useful on a rented GPU; such a run is not repeatable bit for bit). After the warm-up the
+    learning rate falls along ``schedule`` to ``final_ratio`` of itself in the last step; 1 keeps
+    it constant."""
 
     steps: int
     learning_rate: float
     seed: int = 0
     minutes: float | None = None
     warmup: int = 100
+    schedule: Schedule = "cosine"
     final_ratio: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
@@ -70,6 +75,8 @@ class LoopSettings:
             raise InputError(f"{self.steps} training steps were asked for; give at least 1.")
         if self.minutes is not None and self.minutes <= 0:
             raise InputError(f"A budget of {self.minutes} minutes is not positive; give more.")
+        if self.schedule not in ("cosine", "linear"):
+            raise InputError(f"The schedule {self.schedule!r} is unknown; give cosine or linear.")
 
 
 @dataclass(frozen=True)
@@ -109,11 +116,13 @@ def start_processes(device: torch.device) -> torch.device:
 
 
 def learning_rate_at(progress: float, step: int, settings: LoopSettings) -> float:
-    """Linear warm-up by step, then a half cosine in ``progress`` (0..1) to ``final_ratio``."""
+    """Linear warm-up by step, times a half cosine or a line in ``progress`` (0..1)."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    left = 1 - min(1.0, progress)
+    if settings.schedule == "cosine":
+        left = 0.5 * (1 - math.cos(math.pi * left))
     low = settings.final_ratio
-    return settings.learning_rate * warm * (low + (1 - low) * cosine)
+    return settings.learning_rate * warm * (low + (1 - low) * left)
 
 
 class Loop:
@@ -193,9 +202,10 @@ class Loop:
         return over_time or self.step >= self.settings.steps
 
     def _progress(self) -> float:
+        by_step = self.step / max(1, self.settings.steps - 1)
         if self.settings.minutes is None:
-            return self.step / self.settings.steps
-        return max(self.step / self.settings.steps, self.spent / (60 * self.settings.minutes))
+            return by_step
+        return max(by_step, self.spent / (60 * self.settings.minutes))
 
     def _advance(self) -> Record:
         settings = self.settings
