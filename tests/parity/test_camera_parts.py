@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fake_views import FakeViews
+from test_camera_warp import cameras, differing
 from test_camera_warp import keyframe as small_keyframe
 from test_camera_warp import read as read_warp
 from test_keyframes import (
@@ -28,6 +29,7 @@ from torch.nn import functional
 from flythrough.cameras import pose
 from flythrough.conditioning.visibility import visibility_to_latent
 from flythrough.geometry.joint import without_edges
+from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.media.image import Photo, fit
 from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.raster import splat
@@ -133,6 +135,17 @@ def test_fallback_without_confidence_raises_it() -> None:
     assert torch.equal(kept, tensor("empty.out_conf") > 0.1)
 
 
+def test_picture_after_the_fallback() -> None:
+    key = small_keyframe(read_warp("fallbacks"), "empty")
+    poses, matrices = cameras(key, read_warp("single_geometry")["relative_poses"][:4])
+    settings = WarpSettings(reference=True)
+    view = MeshMemory((key,)).render(poses, matrices, SIZE, settings, first_is_photo=True)
+    mesh = surface(key, settings, settings.samples_per_axis)
+    unsure = unsure_sources(lambda shift: splat(mesh, poses + shift, matrices, SIZE))
+    off = differing(view, tensor("empty.video_u8"))
+    assert not (off & ~unsure).any()
+
+
 def test_three_keyframes_in_the_graphics_arithmetic() -> None:
     """Colours as floats, as the published code has them on a GPU, stay within a level."""
     three = read("three")
@@ -141,3 +154,23 @@ def test_three_keyframes_in_the_graphics_arithmetic() -> None:
     view = MeshMemory(tuple(keys)).render(poses, matrices, SIZE, PUBLISHED)
     off = (view.rgb * 255 - tensor("three.torch.video_u8").permute(0, 3, 1, 2)).abs().amax(1)
     assert int((off[1:] * ~three["tie"][1:] > 1.01).sum()) <= 1
+
+
+def test_points_of_a_depth_map() -> None:
+    stored = read_warp("stages")
+    depth = stored["geometry.depth_map"][None]
+    matrix = stored["geometry.intrinsic"].clone()
+    matrix[:2, 2] += 0.5  # published pixel centres are integers
+    geometry = Geometry(
+        depth=depth,
+        confidence=torch.ones_like(depth),
+        valid=depth > 0,
+        intrinsics=matrix[None],
+        world_from_camera=stored["geometry.source_pose"][None],
+        scale=ScaleKind.METRIC,
+    )
+    expected = stored["geometry.point_map_world"]
+    seen = (depth[0] > 0) & torch.isfinite(expected).all(-1)
+    found = geometry.points_world()[0]
+    assert int(seen.sum()) > 100
+    torch.testing.assert_close(found[seen], expected[seen].to(found), rtol=1e-6, atol=2e-6)
