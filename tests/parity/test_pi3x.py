@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,6 +23,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "pi3x"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.safetensors"))
 TOLERANCE = 5e-5  # of each tensor's largest value
 SEED = 1001
+LARGE = Path(__file__).parents[1] / "golden" / "pi3x_realsize"
+LARGE_SEED = 4242
 # The recorded network: published depth, tiny widths.
 CONFIG: dict[str, Any] = {
     "width": 32,
@@ -40,9 +43,9 @@ CONFIG: dict[str, Any] = {
 TOKENS = ("cls_token", "register_tokens", "register_token", "pos_embed", "depth_emb")
 
 
-def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
+def recipe(key: str, shape: tuple[int, ...], seed: int = SEED) -> Tensor:
     """The recorded run's weights, which are drawn rather than stored."""
-    u = np.random.RandomState((crc32(key.encode()) + SEED) % 2**32).uniform(-1, 1, shape)
+    u = np.random.RandomState((crc32(key.encode()) + seed) % 2**32).uniform(-1, 1, shape)
     if key.endswith((*TOKENS, "metric_token")):
         value = 0.5 * u
     elif key.endswith(".gamma"):
@@ -74,8 +77,8 @@ def full() -> Pi3X:
     return network(multimodal=True)
 
 
-def read(name: str) -> tuple[Tensor, Priors, dict[str, Tensor]]:
-    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+def read(name: str, folder: Path = GOLDEN) -> tuple[Tensor, Priors, dict[str, Tensor]]:
+    with safe_open(folder / f"{name}.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         flags = json.loads(file.metadata()["flags"])
     priors = Priors(
@@ -151,3 +154,20 @@ def test_published_size(multimodal: bool, keys: int, parameters: int) -> None:
         "conf_head.output_block.0.2.weight": (1, 32, 1, 1),
     }.items():
         assert tuple(state[key].shape) == shape, key
+
+
+@pytest.mark.skipif(
+    "FLYTHROUGH_LARGE_TESTS" not in os.environ,
+    reason="draws 1.36 billion weights: 6 GB and a minute; set FLYTHROUGH_LARGE_TESTS",
+)
+def test_network_of_published_size() -> None:
+    with torch.device("meta"):
+        net = Pi3X(Pi3XConfig(multimodal=True))
+    net = net.to_empty(device="cpu").eval().requires_grad_(False)
+    net.restore_constants()
+    for key, value in net.state_dict().items():
+        if not key.startswith("image_"):
+            value.copy_(recipe(key, tuple(value.shape), LARGE_SEED))
+    for name in ("n1_noprior", "n2_all"):
+        images, priors, golden = read(name, LARGE)
+        agree(net(images, priors), golden)

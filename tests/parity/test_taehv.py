@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flythrough.models.taehv import TAEHV, StreamState, TAEHVConfig
@@ -114,6 +115,42 @@ def test_stream_encodes_one_frame_at_a_time(name: str) -> None:
         assert latents.shape[1] == (index % net.config.time_downscale == 0)
         parts.append(latents)
     close(torch.cat(parts, dim=1), tensors[key.removesuffix("in") + "out_parallel"])
+
+
+@pytest.mark.parametrize("name", ["small_base", "small_super_patch2", "taew2_1_realarch"])
+def test_stream_of_frames_to_latents_to_frames(name: str) -> None:
+    """What is left in the encoder at the end comes out after its last frame is repeated."""
+    tensors, meta = read(name)
+    net, streams = network(name, meta), load_file(GOLDEN / "streams.safetensors")
+    video = tensors[json.loads(meta["stream_v2v"])["input"]]
+    short = -video.shape[1] % net.config.time_downscale
+    padded = torch.cat([video, video[:, -1:].expand(-1, short, -1, -1, -1)], dim=1)
+    latents: list[Tensor] = []
+    frames: list[Tensor] = []
+    encoder: StreamState | None = None
+    decoder: StreamState | None = None
+    for frame in padded.split(1, dim=1):
+        made, encoder = net.encode_stream(frame, encoder)
+        latents.append(made)
+        for latent in made.split(1, dim=1) if made.shape[1] else ():
+            shown, decoder = net.decode_stream(latent, decoder)
+            frames.append(shown)
+    before = torch.cat(latents[: video.shape[1]], dim=1)
+    close(before, streams[f"{name}.latents_before_flush"])
+    close(torch.cat(frames, dim=1)[:, : video.shape[1]], streams[f"{name}.frames"])
+
+
+@pytest.mark.parametrize(
+    "key", sorted(k for k in load_file(GOLDEN / "streams.safetensors") if "out_sequential" in k)
+)
+def test_published_order_of_work_changes_nothing(key: str) -> None:
+    """Frame after frame, as published, equals ours at once."""
+    name, part = key.split(".", 1)
+    tensors, meta = read(name)
+    net = network(name, meta)
+    run = net.encode_frames if part.startswith("enc.") else net.decode_frames
+    given = tensors[part.replace("out_sequential", "in")]
+    close(run(given), load_file(GOLDEN / "streams.safetensors")[key])
 
 
 @pytest.mark.parametrize("tag", ["time_off", "time_half", "time_space_off", "space_last_off"])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from flythrough.training.camera_recipe import (
     training_history,
 )
 from flythrough.training.loop import Loop, LoopSettings, Record, learning_rate_at
+from throwaway import Command
 
 FOLDER = GOLDEN / "training_recipe"
 SAID = json.loads((FOLDER / "recipe.json").read_text())
@@ -264,7 +264,7 @@ def test_learning_rates(name: str) -> None:
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
-def test_a_published_checkpoint_becomes_an_adapter(tmp_path: Path, flythrough: Any) -> None:
+def test_a_published_checkpoint_becomes_an_adapter(tmp_path: Path, flythrough: Command) -> None:
     """The layout of the trainer's .pt files, converted on the command line."""
     pickled, file = tmp_path / "visible_lora_state.pt", tmp_path / "adapter.safetensors"
     torch.save({"peft": adapter("after3"), "extra_state": {}}, pickled)
