@@ -103,7 +103,7 @@ def array_fault(path: Path, error: BaseException) -> str:
             return "it may not be read"
         return os.strerror(error.errno).lower()
     if "pickle" in str(error) or "Object arrays" in str(error):
-        return "it is not one of plain arrays, or is damaged"
+        return "it holds pickled objects, or is damaged"
     if path.suffix.lower() == ".npz" and not zipfile.is_zipfile(path):
         return "it is no npz archive, or was cut off"
     return "it is damaged"

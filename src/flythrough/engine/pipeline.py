@@ -185,16 +185,20 @@ class Pipeline:
         prompt: str = "",
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        steps: tuple[int, ...] | None = None,
         seams: Seams = "independent",
         **led: Unpack[CameraSwitches],
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped; ``seams`` and ``led`` as in a call.
+        """An empty rollout from a photo, to be stepped; the options are those of a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
         request = replace(
-            self._request(image, prompt, seed, size), seams=seams, **known_switches(led)
+            self._request(image, prompt, seed, size),
+            steps=steps,
+            seams=seams,
+            **known_switches(led),
         )
         # a rollout to be stepped has borders to come: two chunks stand for "more than one"
         checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))

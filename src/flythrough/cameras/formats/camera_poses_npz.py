@@ -91,8 +91,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in archive.files}
     except UNREADABLE_ARRAYS as error:
         raise CameraError(
-            f"The camera file {path} cannot be read: {array_fault(path, error)}; write it again "
-            "with numpy.savez from numeric arrays, without pickled objects."
+            f"The camera file {path} cannot be read: {array_fault(path, error)}; write it again as "
+            "an npz archive of plain numeric arrays."
         ) from None
 
 
