@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+UNREADABLE_ARRAYS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a broken ``.npy`` or ``.npz`` file raises, by where it is broken."""
 
 _PARTIAL = re.compile(r"^\.[0-9a-f]{16}\.partial(\.[A-Za-z0-9]+)?$")
 
@@ -74,3 +94,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+def array_fault(path: Path, error: BaseException) -> str:
+    """Why a ``.npy`` or ``.npz`` file could not be read, as part of a sentence."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return "it may not be read"
+        return os.strerror(error.errno).lower()
+    if "pickle" in str(error) or "Object arrays" in str(error):
+        return "it holds pickled objects, or is damaged"
+    if path.suffix.lower() == ".npz" and not zipfile.is_zipfile(path):
+        return "it is no npz archive, or was cut off"
+    return "it is damaged"

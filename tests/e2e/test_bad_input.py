@@ -80,6 +80,12 @@ CASES: dict[str, dict[str, str | None]] = {
     "lora scale without camera": {"--camera": None, "--lora-scale": "0.5"},
     "lora folder without adapter": {"--lora": "."},
     "save-warp without camera": {"--camera": None, "--save-warp": "w.mp4"},
+    "save-mask without camera": {"--camera": None, "--save-mask": "m.mp4"},
+    "save-mask with a warp": {"--camera": None, "--warp": "warp.mp4", "--save-mask": "m.mp4"},
+    "warp and mask equal": {"--save-warp": "w.mp4", "--save-mask": "w.mp4"},
+    "save-mask suffix": {"--save-mask": "m.png"},
+    "camera near miss": {"--camera": "foward 0.5"},
+    "option near miss": {"--frame": "33"},
     "nothing to start from": {"IMAGE": None, "--camera": None},
     "blank prompt": {"IMAGE": None, "--camera": None, "--prompt": "  "},
     "geometry unknown": {"--geometry": "guess"},
@@ -157,6 +163,7 @@ def test_refusals_load_no_torch(tiny_model: Path, workplace: Path) -> None:
     lines = [words(tiny_model, c) for name, c in CASES.items() if name not in OPENS_TENSOR_FILES]
     lines += [
         ["continue", "none"],
+        ["branch", "none", "new"],
         ["rewind", "none", "--chunks", "1"],
         ["geometry", "none.png", "-o", "depth.npz", "--model", str(tiny_model)],
         ["geometry", "photo.png", "-o", "depth.txt", "--model", str(tiny_model)],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -140,10 +141,7 @@ def _step(piece: str) -> Step:
         seconds = _seconds(words[cut + 1 :], piece)
         words = words[:cut]
     if not words or (words[0] not in VERBS and words[0] not in PRESETS):
-        raise CameraError(
-            f"{(words or ['over'])[0]!r} in the camera step {piece!r} is no known move; use one of "
-            f"the verbs {', '.join(VERBS)} or the presets {', '.join(PRESETS)}."
-        )
+        raise _unknown_move((words or ["over"])[0], piece)
     verb, rest = words[0], words[1:]
     if verb == "hold" and rest:
         if seconds is not None:
@@ -159,6 +157,16 @@ def _step(piece: str) -> Step:
     if verb in _DIRECTIONS and (verb not in PRESETS or (rest and rest[0] in _DIRECTIONS[verb])):
         return _verb_step(verb, rest, seconds, piece)
     return _preset_step(verb, rest, seconds, piece)
+
+
+def _unknown_move(word: str, piece: str) -> CameraError:
+    near = get_close_matches(word, [*VERBS, *PRESETS], n=1, cutoff=0.7)
+    remedy = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"use one of the verbs {', '.join(VERBS)} or the presets {', '.join(PRESETS)}."
+    )
+    return CameraError(f"{word!r} in the camera step {piece!r} is no known move; {remedy}")
 
 
 def _verb_step(verb: str, rest: list[str], seconds: float | None, piece: str) -> Step:

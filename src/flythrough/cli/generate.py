@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from flythrough.cli.options import parse_size, parse_steps
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
+from flythrough.cli.stopping import goes_on
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan
@@ -49,6 +50,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         Path | None, Parameter(help="Folder that keeps every chunk, to continue or rewind.")
     ] = None,
     save_warp: Annotated[Path | None, Parameter(help="Also write the warp video here.")] = None,
+    save_mask: Annotated[
+        Path | None, Parameter(help="Also write its visibility video here (white: seen).")
+    ] = None,
     steps: Annotated[str | None, Parameter(help="Steps per pyramid stage, like 2,2,2.")] = None,
     guidance: Annotated[
         float | None, Parameter(help="How far to lean towards the prompt; 1: no guidance.")
@@ -123,16 +127,20 @@ def generate(  # noqa: PLR0913 - the command-line contract
         output=output,
         rollout=rollout,
         save_warp=save_warp,
+        save_mask=save_mask,
     )
     checked = check(request)
-    with working("loading the model and reading the scene"):
-        from flythrough.engine.run import start_job
+    with goes_on(rollout):
+        with working("loading the model and reading the scene"):
+            from flythrough.engine.run import start_job
 
-        job = start_job(checked, note)
-    run_to_end(job, output, save_warp)
+            job = start_job(checked, note)
+        run_to_end(job, output, save_warp, save_mask)
 
 
-def run_to_end(job: object, output: Path, save_warp: Path | None = None) -> None:
+def run_to_end(
+    job: object, output: Path, save_warp: Path | None = None, save_mask: Path | None = None
+) -> None:
     """Advance a job with a progress bar and write its video."""
     from flythrough.engine.run import Job, advance, write_warp
 
@@ -141,8 +149,8 @@ def run_to_end(job: object, output: Path, save_warp: Path | None = None) -> None
     with frame_progress(before, job.plan.chunks, job.plan.frames) as report:
         for _ in advance(job, report):
             pass
-    if save_warp is not None:
-        write_warp(job, save_warp)
+    if save_warp is not None or save_mask is not None:
+        write_warp(job, save_warp, save_mask)
     write_video_of(job.rollout, job.plan, output, before)
 
 

@@ -12,12 +12,15 @@ from cyclopts import App, CycloptsError
 
 from flythrough import __version__
 from flythrough.cli.output import json_output
+from flythrough.cli.stopping import end_on_sigterm, stopped
+from flythrough.cli.usage import sentence
 from flythrough.errors import FlythroughError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("flythrough.cli.generate:generate", "Make a video from a photo and a camera."),
     "batch": ("flythrough.cli.batch:batch", "Make every video of a list."),
     "continue": ("flythrough.cli.resume:resume", "Finish a stopped run or make it longer."),
+    "branch": ("flythrough.cli.branch:branch", "Start a new rollout from a stored one's chunks."),
     "rewind": ("flythrough.cli.rewind:rewind", "Drop the last chunks of a stored rollout."),
     "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
     "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
@@ -42,21 +45,23 @@ def build_app() -> App:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns the exit status (0, 1 for a fault, 2 for the user's input)."""
+    """Run one command line; returns the exit status (0; 1 for a fault; 2 for the user's input;
+    128 plus the signal's number for a stop from outside)."""
     words = [word for word in arguments if word != "--json"]
     as_json = len(words) != len(arguments)
     try:
         with json_output(as_json):
             build_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        sys.stderr.write(f"error: {_one_line(str(error))}\n")
+        sys.stderr.write(f"error: {sentence(error)}\n")
         return 2
     except FlythroughError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_status
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        text, status = stopped(stop)
+        sys.stderr.write(f"{text}\n")
+        return status
     return 0
 
 
@@ -66,6 +71,7 @@ def _one_line(text: str) -> str:
 
 def main() -> None:
     """Console script."""
+    end_on_sigterm()
     try:
         status = run(sys.argv[1:])
         sys.stdout.flush()

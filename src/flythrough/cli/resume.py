@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
+from flythrough.cli.stopping import goes_on
 
 
 def resume(
@@ -32,12 +33,15 @@ def resume(
     if only the video is missing, it is written.
     """
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
+    from flythrough.rollout.lock import held
 
     request = ResumeRequest(folder, camera, prompt, frames, output, device, memory)
-    checked = check_resume(request)
-    if checked.finished:
-        write_video_of(checked.rollout, checked.plan, checked.output)
-        return
-    with working("loading the model and reading the rollout"):
-        job = resume_job(checked, note)
-    run_to_end(job, checked.output)
+    with held(folder):
+        checked = check_resume(request)
+        if checked.finished:
+            write_video_of(checked.rollout, checked.plan, checked.output)
+            return
+        with goes_on(folder):
+            with working("loading the model and reading the rollout"):
+                job = resume_job(checked, note)
+            run_to_end(job, checked.output)

@@ -14,19 +14,9 @@ def rewind(
     folder: Path, /, *, chunks: Annotated[int, Parameter(help="How many chunks to drop.")]
 ) -> None:
     """Drop the last chunks; `flythrough continue` then makes them again, the same or anew."""
-    from flythrough.errors import RolloutError
-    from flythrough.rollout import store
-    from flythrough.rollout.manifest import read_manifest
+    from flythrough.engine.stored import rewind_folder
 
-    made = len(read_manifest(folder).chunks)
-    if not 1 <= chunks <= made:
-        raise RolloutError(
-            f"--chunks {chunks} does not fit {folder}, which has {made} chunks; give 1 to {made}."
-            if made
-            else f"The rollout {folder} has no chunks to drop; run `flythrough continue {folder}`."
-        )
-    store.truncate(folder, made - chunks)  # works even when a dropped file is damaged
-    rollout = store.load(folder)
+    rollout = rewind_folder(folder, chunks)
     left = len(rollout.chunks)
     emit(
         {

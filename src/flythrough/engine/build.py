@@ -20,6 +20,7 @@ from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.request import CheckedRequest
+from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.errors import InputError, RolloutError, WeightsError
 from flythrough.generators.base import Generator, SamplerSettings
@@ -41,7 +42,6 @@ from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 from flythrough.sampling.guidance import Guidance
-from flythrough.scene.settings import WarpSettings
 
 Notify = Callable[[str], None]
 
@@ -143,6 +143,7 @@ def build_session(
             "changed); restore the old weights or start a new rollout."
         )
     check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
+    check_settings(spec)
     device = pick_device(device_name)
     dtype = pick_dtype(device)
     placement: Placement = "resident"
@@ -173,10 +174,14 @@ def build_session(
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
-def led_by(session: Session, warp: WarpVideo) -> Session:
-    """The session of a pre-rendered warp, with ``warp`` in place of the one it was built with."""
+def led_by(session: Session, frames: np.ndarray, mask: np.ndarray, first_chunk: int = 0) -> Session:
+    """A session whose chunks from ``first_chunk`` on follow a pre-rendered warp.
+
+    Args:
+        frames, mask: uint8 [T,H,W,3] and [T,H,W] as in :class:`GivenWarp`.
+    """
     assert isinstance(session.generator, WarpAsHistoryGenerator)
-    source = GivenWarp(warp.frames, warp.mask, session.model.device)
+    source = GivenWarp(frames, mask, session.model.device, first_chunk)
     return Session(session.generator.with_source(source), session.model, source)
 
 
@@ -263,8 +268,7 @@ def announce_cut_prompt(session: Session, spec: RolloutSpec, prompt: str, notify
 def _memory(
     spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
 ) -> KeyframeMemory:
-    chosen = {k.removeprefix("warp."): v for k, v in spec.settings.items() if "warp." in k}
-    settings = WarpSettings(**chosen)
+    settings = warp_settings(spec)
     limit = spec.settings.get("geometry_pixel_limit")
     estimator = build_estimator(
         spec.geometry, folder, device, settings.confidence, notify, pixel_limit=limit

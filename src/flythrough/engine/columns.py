@@ -15,7 +15,7 @@ from flythrough.engine.words import parse_size, parse_steps
 from flythrough.errors import InputError
 from flythrough.models.catalog import BUNDLED
 
-WHOLE_BATCH = ("output", "rollout", "save_warp", "device", "memory")
+WHOLE_BATCH = ("output", "rollout", "save_warp", "save_mask", "device", "memory")
 """Fields that a row cannot state."""
 
 _MAY_NAME_FILES = ("camera", "geometry", "lora", "model")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.engine.files import is_monocular, is_network
-from flythrough.errors import WeightsError
+from flythrough.errors import CameraError, WeightsError
 from flythrough.media.image import FittedPhoto
 from flythrough.models.catalog import ModelFolder
 
@@ -72,6 +73,19 @@ def is_metric(geometry: str) -> bool:
 
         return find_monocular(geometry).metric
     return is_network(geometry)
+
+
+def check_metres(trajectory: Trajectory, geometry: str) -> None:
+    """Refuse a path in metres where the depth of the photo has no such scale.
+
+    Raises:
+        CameraError: it has none.
+    """
+    if trajectory.unit is LengthUnit.METRE and not is_metric(geometry):
+        raise CameraError(
+            f"The camera path is in metres but --geometry {geometry} has no metric scale; write "
+            "the amounts without 'm', as multiples of the median depth."
+        )
 
 
 def estimates_anything(geometry: str) -> bool:

@@ -178,7 +178,7 @@ def _check_columns(cells: Sequence[Cells]) -> None:
 
 
 def _unknown(key: str) -> str:
-    if key in ("output", "rollout", "save_warp", "device", "memory"):
+    if key in ("output", "rollout", "save_warp", "save_mask", "device", "memory"):
         return (
             f"The column {key!r} has no place in a list, because it belongs to the whole batch; "
             "drop it and see `flythrough batch --help`."

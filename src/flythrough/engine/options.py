@@ -131,13 +131,33 @@ def check_size(size: tuple[int, int]) -> None:
 
 
 def check_device(name: str) -> None:
-    """The spelling of --device; whether it exists is found out when it is used.
+    """--device: its spelling, and whether it is there. Imports torch only if one was named.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or a device that this machine does not have.
     """
     if _DEVICE.fullmatch(name) is None:
         raise InputError(f"The device {name!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
+    kind, _, number = name.partition(":")
+    if kind in ("auto", "cpu"):
+        return
+    import torch
+
+    if kind == "mps":
+        count, what = int(torch.backends.mps.is_available()), "Apple GPU"
+    else:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        what = "CUDA GPU"
+    if count == 0:
+        raise InputError(
+            f"The device {name!r} is not available here, because PyTorch sees no {what}; use cpu "
+            "or auto."
+        )
+    if number and int(number) >= count:
+        raise InputError(
+            f"The device {name!r} is not available here, because PyTorch sees {count} {what}(s), "
+            f"counted from cuda:0; use cuda:{count - 1} or auto."
+        )
 
 
 def check_memory(asked: MemoryChoice, device: str) -> None:
@@ -154,7 +174,9 @@ def check_memory(asked: MemoryChoice, device: str) -> None:
         )
 
 
-def check_targets(output: Path | None, save_warp: Path | None, rollout: Path | None) -> None:
+def check_targets(
+    output: Path | None, save_warp: Path | None, save_mask: Path | None, rollout: Path | None
+) -> None:
     """Everything that will be written can be written.
 
     Raises:
@@ -162,13 +184,25 @@ def check_targets(output: Path | None, save_warp: Path | None, rollout: Path | N
         InputError: two outputs are one file.
         RolloutError: the rollout folder is a file or holds a rollout already.
     """
-    for target in (output, save_warp):
-        if target is not None:
-            check_video_target(target)
-    if output is not None and save_warp is not None and output.resolve() == save_warp.resolve():
-        raise InputError(f"The video and the warp would both be {output}; name two files.")
-    if rollout is None:
-        return
+    named = {"video": output, "warp": save_warp, "mask": save_mask}
+    taken: dict[Path, str] = {}
+    for what, target in named.items():
+        if target is None:
+            continue
+        check_video_target(target)
+        other = taken.setdefault(target.resolve(), what)
+        if other != what:
+            raise InputError(f"The {other} and the {what} would both be {target}; name two files.")
+    if rollout is not None:
+        check_new_rollout(rollout)
+
+
+def check_new_rollout(rollout: Path) -> None:
+    """A folder that a rollout can be stored in.
+
+    Raises:
+        RolloutError: it is a file, holds a rollout already, or has no parent folder.
+    """
     if (rollout / "rollout.json").exists():
         raise RolloutError(
             f"{rollout} already holds a rollout; run `flythrough continue {rollout}` or name "

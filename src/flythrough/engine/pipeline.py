@@ -1,7 +1,7 @@
 """The Python entrance: ``ft.load("nano")`` gives a pipeline to call or to step.
 
-``pipe(image, camera=..., frames=...)`` makes a clip; ``start``, ``step`` and rollouts' own
-``rewind`` give live control. Importing this module loads no torch.
+``pipe(image, camera=..., frames=...)`` makes a clip; ``start``, ``warp``, ``step`` and the
+``rewind`` and ``branch`` of rollouts give live control. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from flythrough.cameras.path_language import parse_path
-from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.announce import announce as _announce
+from flythrough.engine.live import (
+    Camera,
+    WarpPreview,
+    chunk_along_warp,
+    path_on,
+    preview,
+    request_along,
+)
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
+from flythrough.engine.warp_video import warp_in_memory
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
 from flythrough.media.video import write_video
 from flythrough.models.catalog import find_model
-from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.rollout.spec import Anchor, Seams
 
@@ -35,7 +43,6 @@ if TYPE_CHECKING:
     from flythrough.engine.build import Session
     from flythrough.media import video as media
 
-Camera = str | Path | Trajectory
 Callback = Callable[[int, str, float], None]
 """Called with the chunk index, a label and the finished share of that chunk."""
 
@@ -178,16 +185,20 @@ class Pipeline:
         prompt: str = "",
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        steps: tuple[int, ...] | None = None,
         seams: Seams = "independent",
         **led: Unpack[CameraSwitches],
     ) -> Rollout:
-        """An empty rollout from a photo, to be stepped; ``seams`` and ``led`` as in a call.
+        """An empty rollout from a photo, to be stepped; the options are those of a call.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
         """
         request = replace(
-            self._request(image, prompt, seed, size), seams=seams, **known_switches(led)
+            self._request(image, prompt, seed, size),
+            steps=steps,
+            seams=seams,
+            **known_switches(led),
         )
         # a rollout to be stepped has borders to come: two chunks stand for "more than one"
         checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
@@ -196,30 +207,65 @@ class Pipeline:
     def step(
         self,
         rollout: Rollout,
-        camera: Camera,
+        camera: Camera | None = None,
         prompt: str | None = None,
         callback: Callback | None = None,
+        *,
+        warp: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
     ) -> Rollout:
-        """One more chunk (33 frames) along ``camera``; the given rollout stays valid.
+        """One more chunk (33 frames) along ``camera`` or ``warp``; the given rollout stays valid.
 
-        The path starts at the last camera: its first camera is that one and is not shown again, so
+        A path starts at the last camera: its first camera is that one and is not shown again, so
         33 further cameras are used. A trajectory of another length is resampled over the chunk.
+        Intrinsics may differ from frame to frame.
+
+        Args:
+            prompt: from here on; None keeps the last one.
+            warp: uint8 [33,H,W,3], what is seen on the way, rendered elsewhere at the rollout's
+                size. A camera beside it says where from, so that later steps can go on by camera.
+            mask: [33,H,W] of bool, uint8 (255: seen) or floats in [0,1]; None: all was seen.
 
         Raises:
-            InputError: a rollout without photo, or a path that cannot be used.
+            InputError: a rollout without photo, neither path nor warp, or one that cannot be used.
         """
-        led = rollout.spec.method == "warp-as-history"
-        if not led or rollout.start is None or rollout.last_camera() is None:
-            raise InputError("This rollout has no camera to move on from; begin with start().")
-        count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
-        if not isinstance(camera, Trajectory):
-            camera = trajectory_from(camera, count, rollout.spec.fps)
-        elif len(camera) != count:
-            camera = camera.resampled(count)
         said = current_prompt(rollout) if prompt is None else prompt
+        if warp is None and mask is not None:
+            raise InputError("A mask has no effect without a warp; give both or drop the mask.")
+        if warp is None and camera is None:
+            raise InputError("A step needs a way to go; give a camera path or a warp.")
+        if rollout.spec.method != "warp-as-history":
+            raise InputError("This rollout has no camera to move on from; begin with start().")
+        given = None if warp is None else warp_in_memory(warp, mask, rollout.size)
+        path = None if camera is None else path_on(rollout, camera)
         session = self._sessions.ready(rollout.spec)
-        leg = Leg(len(rollout.chunks), CHUNK_FRAMES, said, camera)
-        return self._made(session, rollout, leg, callback)
+        index = len(rollout.chunks)
+        if path is not None and given is None:
+            leg = Leg(index, CHUNK_FRAMES, said, path)
+            return self._made(session, rollout, leg, callback)
+        assert given is not None
+        request = ChunkRequest(index=index, prompt=said)
+        if path is not None:
+            request = request_along(session, rollout, path, said)
+        told = callback or _ignored
+        made = chunk_along_warp(
+            session, rollout, request, given, lambda label, share: told(index, label, share)
+        )
+        told(index, "done", 1.0)
+        return made
+
+    def warp(self, rollout: Rollout, camera: Camera) -> WarpPreview:
+        """What a step along ``camera`` would be conditioned on, without making it.
+
+        Frames uint8 [33,H,W,3] and mask float32 [33,H,W], 1 where the scene was seen.
+
+        Raises:
+            InputError: as :meth:`step`.
+        """
+        path = path_on(rollout, camera)
+        session = self._sessions.ready(rollout.spec)
+        request = request_along(session, rollout, path, current_prompt(rollout))
+        return preview(session, rollout, request)
 
     def _request(
         self,

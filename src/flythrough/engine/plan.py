@@ -9,7 +9,6 @@ import numpy as np
 
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.warp_video import WarpRecord
-from flythrough.errors import RolloutError
 from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 
@@ -41,16 +40,6 @@ class Leg:
             "prompt": self.prompt,
             "trajectory": path,
         }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Leg:
-        path = data["trajectory"]
-        return cls(
-            first_chunk=int(data["first_chunk"]),
-            frames=int(data["frames"]),
-            prompt=str(data["prompt"]),
-            trajectory=None if path is None else Trajectory.from_dict(path),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,28 +77,6 @@ class Plan:
             "output": self.output,
             "warp": None if self.warp is None else self.warp.to_dict(),
         }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Plan:
-        """The plan that :meth:`to_dict` wrote.
-
-        Raises:
-            RolloutError: a part is missing or of the wrong kind.
-        """
-        try:
-            warp = data["warp"]
-            return cls(
-                legs=tuple(Leg.from_dict(leg) for leg in data["legs"]),
-                median_depth=None if data["median_depth"] is None else float(data["median_depth"]),
-                metric=bool(data["metric"]),
-                output=data["output"],
-                warp=None if warp is None else WarpRecord.from_dict(warp),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise RolloutError(
-                f"The stored plan is damaged ({type(error).__name__} at {error}); state again what "
-                "to make with --camera or --prompt in a new rollout."
-            ) from error
 
     def extended(self, leg: Leg) -> Plan:
         """The plan with everything from ``leg.first_chunk`` on replaced by ``leg``."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import camera_file, trajectory_from
-from flythrough.cameras.trajectory import LengthUnit, Trajectory
+from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.camera_options import camera_recipe
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
-from flythrough.engine.geometry_source import check_geometry, is_metric
+from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
     MemoryChoice,
     check_blend,
@@ -31,7 +31,7 @@ from flythrough.engine.options import (
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.errors import CameraError, InputError
+from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
@@ -82,6 +82,7 @@ class GenerateRequest:
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
+    save_mask: Path | None = None
     preset: PresetName | None = None
     warp_band: WarpBand | None = None
     visible_threshold: float | None = None
@@ -121,7 +122,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_device(request.device)
     check_memory(request.memory, request.device)
     _check_words(request)
-    check_targets(request.output, request.save_warp, request.rollout)
+    check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)
     recipe = camera_recipe(request, method, model)
@@ -178,7 +179,7 @@ def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
     if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
         given.append(Path(request.camera))
     inputs = {path.resolve() for path in given if isinstance(path, Path)}
-    for target in (request.output, request.save_warp):
+    for target in (request.output, request.save_warp, request.save_mask):
         if target is not None and target.resolve() in inputs:
             raise InputError(
                 f"The output {target} is also an input and would be overwritten; name another file."
@@ -193,11 +194,7 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
         trajectory = camera.padded(frames)[:frames]
     else:
         trajectory = trajectory_from(camera, frames, fps)
-    if trajectory.unit is LengthUnit.METRE and not is_metric(request.geometry):
-        raise CameraError(
-            f"The camera path is in metres but --geometry {request.geometry} has no metric scale; "
-            "write the amounts without 'm', as multiples of the median depth."
-        )
+    check_metres(trajectory, request.geometry)
     return trajectory
 
 
@@ -310,11 +307,12 @@ def _check_camera_method(request: GenerateRequest, controlled: bool) -> None:
         raise InputError(
             f"--geometry {request.geometry} has no effect with a pre-rendered --warp; drop it."
         )
-    if request.warp is not None and request.save_warp is not None:
-        raise InputError(
-            f"--save-warp {request.save_warp} has no effect with a pre-rendered --warp, which is "
-            "the warp already; drop it."
-        )
+    for name, saved in (("--save-warp", request.save_warp), ("--save-mask", request.save_mask)):
+        if request.warp is not None and saved is not None:
+            raise InputError(
+                f"{name} {saved} has no effect with a pre-rendered --warp, which is the warp "
+                "already; drop it."
+            )
 
 
 def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
@@ -329,6 +327,7 @@ def _check_plain_method(request: GenerateRequest, controlled: bool) -> None:
         "--geometry": None if request.geometry == "default" else request.geometry,
         "--lora": "off" if request.lora == "off" else None,
         "--save-warp": request.save_warp,
+        "--save-mask": request.save_mask,
     }
     for name, value in idle.items():
         if value is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_unchanged
+from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
 from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.stored_plan import check_fits, read_plan
+from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
-from flythrough.errors import RolloutError, WeightsError
+from flythrough.errors import FlythroughError, RolloutError, WeightsError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import find_model
 from flythrough.rollout import store
@@ -64,8 +67,10 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     """
     check_device(request.device)
     check_memory(request.memory, request.device)
+    plan = read_plan(request.folder)
     rollout = store.load(request.folder)
-    plan = Plan.from_dict(store.read_plan(request.folder))
+    check_fits(plan, rollout, request.folder)
+    check_settings(rollout.spec)
     output = request.output or (Path(plan.output) if plan.output else None)
     if output is None:
         raise RolloutError(
@@ -86,11 +91,17 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     else:
         plan, notes = _extended(request, rollout, plan)
     plan.request(rollout)  # refuses a path that does not resolve
+    if request.output is not None:  # a stopped leg goes on without naming it again
+        plan = replace(plan, output=str(request.output.resolve()))
     return CheckedResume(request, rollout, plan, output, warp, notes)
 
 
 def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
-    """Load the model of the rollout and store the new plan."""
+    """Store the new plan, so that a run killed from now on can go on, and load the model.
+
+    Raises:
+        WeightsError, RolloutError, InputError: the model cannot be used; the old plan is back then.
+    """
     from flythrough.engine.build import announce_cut_prompt, build_session
     from flythrough.engine.run import Job
     from flythrough.engine.spool import all_spooled
@@ -99,10 +110,15 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         notify(text)
     spec, request = checked.rollout.spec, checked.request
     folder = find_model(spec.model)
-    session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+    before = store.read_plan(request.folder)
+    store.write_plan(request.folder, checked.plan.to_dict())
+    try:
+        session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+    except FlythroughError:
+        store.write_plan(request.folder, before)
+        raise
     if request.prompt is not None:
         announce_cut_prompt(session, spec, request.prompt, notify)
-    store.write_plan(request.folder, checked.plan.to_dict())
     rollout = all_spooled(checked.rollout)
     return Job(session, rollout, checked.plan, request.folder, spool=True)
 
@@ -174,4 +190,6 @@ def _new_trajectory(request: ResumeRequest, rollout: Rollout, frames: int) -> Tr
             )
         return None
     extra = 1 if rollout.chunks else 0
-    return trajectory_from(request.camera or "static", frames + extra, rollout.spec.fps)
+    trajectory = trajectory_from(request.camera or "static", frames + extra, rollout.spec.fps)
+    check_metres(trajectory, rollout.spec.geometry)
+    return trajectory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from flythrough.engine.request import CheckedRequest
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.spool import spooled
 from flythrough.errors import FaultError
+from flythrough.generators.warp import levels
 from flythrough.geometry.types import ScaleKind
 from flythrough.media.video import VideoWriter
 from flythrough.rollout import store
 from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.lock import held
 from flythrough.rollout.rollout import Rollout
 
 Notify = Callable[[str], None]
@@ -83,7 +86,22 @@ def scene_scale(session: Session, rollout: Rollout) -> tuple[float | None, bool]
 
 
 def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
-    """Generate the remaining chunks; yields the rollout after each. Stopping loses at most one."""
+    """Generate the remaining chunks; yields the rollout after each. Stopping loses at most one.
+
+    The folder, if there is one, is held for this long (``rollout/lock.py``).
+
+    Raises:
+        RolloutError: another process works on the folder, or has changed it.
+    """
+    if job.folder is None:
+        yield from _chunks(job, progress)
+        return
+    with held(job.folder):
+        store.check_current(job.folder, job.rollout)
+        yield from _chunks(job, progress)
+
+
+def _chunks(job: Job, progress: Progress) -> Iterator[Rollout]:
     while not job.finished:
         index = len(job.rollout.chunks)
         request = job.plan.request(job.rollout)
@@ -113,17 +131,25 @@ def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
     return count
 
 
-def write_warp(job: Job, output: Path) -> None:
-    """The warp video the finished rollout was conditioned on, unseen pixels black."""
+def write_warp(job: Job, output: Path | None, mask: Path | None = None) -> None:
+    """The warp video the finished rollout was conditioned on, unseen pixels black, and its
+    visibility as a grey video (white: seen); None leaves one of the two out."""
     source = job.session.source
     if source is None:
         raise FaultError(f"The method {job.rollout.spec.method} renders no warp to write.")
-    left = job.plan.frames
-    with VideoWriter(output, job.rollout.spec.fps) as writer, torch.inference_mode():
+    left, fps = job.plan.frames, job.rollout.spec.fps
+    with ExitStack() as files, torch.inference_mode():
+        shown, seen = (
+            None if file is None else files.enter_context(VideoWriter(file, fps))
+            for file in (output, mask)
+        )
         for index, chunk in enumerate(job.rollout.chunks):
             clip = source.warp(job.rollout.kept(index), chunk.request)
-            shown = clip.rgb * (clip.visible[:, None] > 0.5)
-            pixels = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-            for frame in np.ascontiguousarray(pixels.cpu().numpy())[:left]:
-                writer.write(frame)
-            left -= len(pixels)
+            frames, visible = levels(clip)
+            if shown is not None:
+                for frame in np.where(visible[..., None] > 127, frames, 0)[:left]:
+                    shown.write(frame)
+            if seen is not None:
+                for grey in visible[:left]:
+                    seen.write(np.repeat(grey[..., None], 3, axis=2))
+            left -= len(frames)

@@ -49,7 +49,7 @@ class Sessions:
             )
             before = key, session
         elif warp is not None:
-            before = key, led_by(before[1], warp)
+            before = key, led_by(before[1], warp.frames, warp.mask)
         self._kept = before
         return before[1]
 

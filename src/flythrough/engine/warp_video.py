@@ -1,4 +1,4 @@
-"""A warp rendered elsewhere, read from video files. Imports no torch."""
+"""A warp rendered elsewhere, read from video files or given in memory. Imports no torch."""
 
 from __future__ import annotations
 
@@ -84,6 +84,48 @@ def reread_warp(record: WarpRecord, frames: int, size: tuple[int, int]) -> WarpV
     return warp
 
 
+def warp_digest(frames: np.ndarray, mask: np.ndarray) -> str:
+    """What a chunk's request keeps of its warp: uint8 [33,H,W,3] and [33,H,W]."""
+    return blake2b(frames.tobytes() + mask.tobytes(), digest_size=16).hexdigest()
+
+
+def warp_in_memory(
+    frames: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One chunk's warp as uint8 [33,H,W,3] and mask uint8 [33,H,W] (255: seen), after checks.
+
+    Args:
+        frames: uint8 [33,H,W,3] sRGB at ``size`` = (height, width).
+        mask: [33,H,W] of bool, of floats in [0,1], or of uint8 with 255 for seen; None: all seen.
+
+    Raises:
+        MediaError: another shape, type or range.
+    """
+    pixels = np.asarray(frames)
+    wanted = (CHUNK_FRAMES, *size, 3)
+    if pixels.dtype != np.uint8 or pixels.shape != wanted:
+        raise MediaError(
+            f"The warp is {pixels.dtype} {list(pixels.shape)} but a step needs uint8 "
+            f"{list(wanted)}: {CHUNK_FRAMES} frames at the rollout's size; convert it first."
+        )
+    if mask is None:
+        return np.ascontiguousarray(pixels), np.full(wanted[:3], 255, np.uint8)
+    seen = np.asarray(mask)
+    if seen.shape != wanted[:3] or seen.dtype.kind not in "bf" + "u" * (seen.dtype == np.uint8):
+        raise MediaError(
+            f"The mask is {seen.dtype} {list(seen.shape)} but must be {list(wanted[:3])} of bool, "
+            "uint8 (255: seen) or floats from 0 to 1; convert it first."
+        )
+    if seen.dtype != np.uint8:
+        share = seen.astype(np.float64)
+        if not ((share >= 0) & (share <= 1)).all():
+            raise MediaError(
+                "The mask holds values that do not lie between 0 (unseen) and 1 (seen); scale it."
+            )
+        seen = np.round(share * 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels), np.ascontiguousarray(seen)
+
+
 Shapes = tuple[tuple[int, int], ...] | None
 """(height, width) whose aspects a warp may have; None when that was checked before."""
 
@@ -113,7 +155,7 @@ def _read(
         seen = _fitted(pixels[:frames], size, mask).mean(axis=3).round().astype(np.uint8)
     shown = seen[used]
     digests = tuple(
-        blake2b(taken[a:b].tobytes() + shown[a:b].tobytes(), digest_size=16).hexdigest()
+        warp_digest(taken[a:b], shown[a:b])
         for a, b in ((k * CHUNK_FRAMES, (k + 1) * CHUNK_FRAMES) for k in range(chunks))
     )
     place = None if mask is None else str(mask.resolve())

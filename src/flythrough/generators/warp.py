@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from flythrough.rollout.chunk import ChunkRequest
@@ -17,6 +18,13 @@ class WarpClip:
 
     rgb: Tensor
     visible: Tensor
+
+
+def levels(clip: WarpClip) -> tuple[np.ndarray, np.ndarray]:
+    """``rgb`` as uint8 [33,H,W,3] and ``visible`` as uint8 [33,H,W], 255 where seen."""
+    pixels = (clip.rgb.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    seen = (clip.visible.clamp(0, 1) * 255).round().byte()
+    return np.ascontiguousarray(pixels.cpu().numpy()), np.ascontiguousarray(seen.cpu().numpy())
 
 
 class WarpSource(Protocol):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from flythrough.engine.files import check_lora
-from flythrough.engine.pipeline import Callback, Camera, Clip, Pipeline, load
+from flythrough.engine.live import Camera
+from flythrough.engine.pipeline import Callback, Clip, Pipeline, load
 from flythrough.errors import InputError
 from flythrough.integrations.unsupported import check_fixed, shown
 from flythrough.media.in_memory import Picture

@@ -118,6 +118,16 @@ class Rollout:
             )
         return self.kept(len(self.chunks) - count)
 
+    def branch(self, chunks: int | None = None) -> Rollout:
+        """A new rollout with the first ``chunks`` chunks (None: all), to be stepped elsewhere.
+
+        Rollouts are values: whatever is appended to a branch, this one stays as it is.
+
+        Raises:
+            RolloutError: ``chunks`` is not in 0 .. number of chunks.
+        """
+        return self.kept(len(self.chunks) if chunks is None else chunks)
+
     def kept(self, count: int) -> Rollout:
         """A new rollout with only the first ``count`` chunks.
 

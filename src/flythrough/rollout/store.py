@@ -4,12 +4,15 @@
 file a chunk, ``plan.json`` what is still to be made. Every file is written under a temporary name,
 flushed and renamed, so a process killed at any instant leaves a folder that loads and has lost at
 most the chunk in flight. Leftovers of such a process are ignored by readers and removed by the next
-writer. One process may write to a folder at a time; any number may read.
+writer. One process may write to a folder at a time (``rollout/lock.py``); any number may read.
+Files of starts and chunks are never changed in place, so branches share them by hard links.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,10 +52,7 @@ def create(folder: str | Path, rollout: Rollout, plan: Mapping[str, Any] | None 
         FaultError: the disk failed; the folder holds no rollout then.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise RolloutError(f"{folder} is a file; name a new folder for the rollout.")
-    if (folder / MANIFEST).exists():
-        raise RolloutError(f"{folder} already holds a rollout; continue it or name another folder.")
+    _check_new(folder)
     with _writing(folder):
         (folder / CHUNK_FOLDER).mkdir(parents=True, exist_ok=True)
         _clean(folder, ())
@@ -80,14 +80,30 @@ def append(folder: str | Path, chunk: Chunk) -> None:
         _write_manifest(folder, replace(manifest, chunks=(*manifest.chunks, entry)))
 
 
-def load(folder: str | Path) -> Rollout:
-    """The stored rollout; every file is checked against its checksum and digest.
+def load(folder: str | Path, keep: int | None = None) -> Rollout:
+    """The stored rollout, or its first ``keep`` chunks; every file of it is checked against its
+    checksum and digest.
 
     Raises:
-        RolloutError: which file is missing, damaged or foreign, and what to do.
+        RolloutError: which file is missing, damaged or foreign, and what to do; or ``keep`` is not
+            in 0 .. number of chunks.
     """
     folder = Path(folder)
+    return _loaded(folder, _kept(folder, keep))
+
+
+def _kept(folder: Path, keep: int | None) -> Manifest:
+    """The manifest with its first ``keep`` chunks (None: all)."""
     manifest = read_manifest(folder)
+    made = len(manifest.chunks)
+    if keep is not None and not 0 <= keep <= made:
+        raise RolloutError(
+            f"Cannot keep {keep} chunks of {folder}, which has {made}; give 0 to {made}."
+        )
+    return replace(manifest, chunks=manifest.chunks[:keep])
+
+
+def _loaded(folder: Path, manifest: Manifest) -> Rollout:
     start = None
     if manifest.start is not None:
         remedy = "restore it from a copy or start a new rollout"
@@ -103,6 +119,50 @@ def load(folder: str | Path) -> Rollout:
         ) from error
 
 
+def branch(
+    parent: str | Path,
+    folder: str | Path,
+    keep: int | None = None,
+    plan: Mapping[str, Any] | None = None,
+) -> Rollout:
+    """Store the first ``keep`` chunks (None: all) of ``parent`` in ``folder``, and give them back.
+
+    The parent is read whole and checked first, and stays as it is. Files are hard links where the
+    file system allows them, else copies.
+
+    Raises:
+        RolloutError: ``parent`` holds no sound rollout of that many chunks, or ``folder`` is a file
+            or holds one already.
+        FaultError: the disk failed; the folder holds no rollout then.
+    """
+    parent, folder = Path(parent), Path(folder)
+    kept = _kept(parent, keep)
+    rollout = _loaded(parent, kept)
+    _check_new(folder)
+    with _writing(folder):
+        (folder / CHUNK_FOLDER).mkdir(parents=True, exist_ok=True)
+        _clean(folder, ())
+        for entry in (*kept.chunks, *(() if kept.start is None else (kept.start,))):
+            _link(parent / entry.file, folder / entry.file)
+        if plan is not None:
+            _write(folder / PLAN, _plan_text(folder, plan).encode())
+        _write_manifest(folder, kept)
+    return rollout
+
+
+def check_current(folder: str | Path, rollout: Rollout) -> None:
+    """Refuse to go on from ``rollout`` where ``folder`` holds other chunks by now.
+
+    Raises:
+        RolloutError: no rollout there, or another one.
+    """
+    stored = tuple(entry.digest for entry in read_manifest(folder).chunks)
+    if stored != tuple(chunk.digest() for chunk in rollout.chunks):
+        raise RolloutError(
+            f"The rollout {folder} has changed since it was read; run the command again."
+        )
+
+
 def truncate(folder: str | Path, keep: int) -> None:
     """Keep only the first ``keep`` chunks of the stored rollout, even if later files are damaged.
 
@@ -111,14 +171,8 @@ def truncate(folder: str | Path, keep: int) -> None:
         FaultError: the disk failed.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if not 0 <= keep <= len(manifest.chunks):
-        raise RolloutError(
-            f"Cannot keep {keep} chunks of {folder}, which has {len(manifest.chunks)}; give 0 to "
-            f"{len(manifest.chunks)}."
-        )
+    kept = _kept(folder, keep)
     with _writing(folder):
-        kept = replace(manifest, chunks=manifest.chunks[:keep])
         _write_manifest(folder, kept)
         _clean(folder, kept.chunks)
 
@@ -158,6 +212,13 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
     if not isinstance(plan, dict):
         raise RolloutError(f"{path} holds no plan; state again what to make.")
     return plan
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RolloutError(f"{folder} is a file; name a new folder for the rollout.")
+    if (folder / MANIFEST).exists():
+        raise RolloutError(f"{folder} already holds a rollout; continue it or name another folder.")
 
 
 def _check_next(folder: Path, manifest: Manifest, chunk: Chunk) -> None:
@@ -225,6 +286,16 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 def _write(path: Path, data: bytes) -> None:
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def _link(source: Path, target: Path) -> None:
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(source, partial)
 
 
 def _checksum(data: bytes) -> str:

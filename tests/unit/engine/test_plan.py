@@ -9,6 +9,7 @@ import pytest
 
 from flythrough.cameras.path_language import parse_path
 from flythrough.engine.plan import Leg, Plan, current_prompt
+from flythrough.engine.stored_plan import plan_from
 from flythrough.engine.warp_video import WarpRecord
 from flythrough.errors import RolloutError
 from flythrough.rollout.chunk import Chunk, ChunkRequest
@@ -90,7 +91,7 @@ def test_json_round_trip() -> None:
     path = parse_path("orbit left 30deg; zoom 1.3x", 40, 16.0)
     warp = WarpRecord("w.mp4", None, ("aa", "bb"))
     plan = Plan((Leg(0, 40, "x", path), Leg(2, 5, "y", None)), 1.25, True, "out.mp4", warp)
-    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    again = plan_from(json.loads(json.dumps(plan.to_dict())))
     assert again.to_dict() == plan.to_dict()
     assert again.legs[0].trajectory is not None
     assert again.legs[0].trajectory.digest() == path.digest()
@@ -101,7 +102,7 @@ def test_damaged_plan_is_refused(key: str) -> None:
     data = Plan((Leg(0, 40, "x", None),)).to_dict()
     data.pop(key)
     with pytest.raises(RolloutError, match="plan is damaged"):
-        Plan.from_dict(data)
+        plan_from(data)
 
 
 def test_warp_plan_names_the_part_of_each_chunk() -> None:

@@ -13,8 +13,6 @@ the former and invert the latter before storing them.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 from flythrough.cameras.formats.reading import existing_file
 from flythrough.cameras.formats.writing import write_whole
 from flythrough.cameras.trajectory import DEFAULT_STEP, LengthUnit, Trajectory
+from flythrough.disk import UNREADABLE_ARRAYS, array_fault
 from flythrough.errors import CameraError
 
 POSES = "camera_poses"
@@ -90,11 +89,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             if isinstance(archive, np.ndarray):
                 raise ValueError("it holds a single array")
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except UNREADABLE_ARRAYS as error:
         raise CameraError(
-            f"The camera file {path} cannot be read as an npz archive of plain arrays ({reason}); "
-            "write it with numpy.savez from numeric arrays, without pickled objects."
+            f"The camera file {path} cannot be read: {array_fault(path, error)}; write it again as "
+            "an npz archive of plain numeric arrays."
         ) from None
 
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from flythrough.disk import UNREADABLE_ARRAYS, array_fault
 from flythrough.errors import GeometryError
 from flythrough.geometry.estimators.given import GivenDepth
 
 DEPTH_SUFFIXES = (".npy", ".npz", ".png")
 _MILLIMETRES = 1000.0
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_UNREADABLE = (*UNREADABLE_ARRAYS, Image.DecompressionBombError)
 
 
 def read_depth(path: Path) -> GivenDepth:
@@ -51,9 +43,10 @@ def read_depth(path: Path) -> GivenDepth:
     except GeometryError:
         raise
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        picture = path.suffix.lower() == ".png"
+        fault = "it is damaged or no picture" if picture else array_fault(path, error)
         raise GeometryError(
-            f"The depth file {path} cannot be read ({reason}); give .npy, .npz or a 16-bit .png."
+            f"The depth file {path} cannot be read: {fault}; give .npy, .npz or a 16-bit .png."
         ) from error
     return GivenDepth(depth, path.name, intrinsics)
 

@@ -1,0 +1,101 @@
+"""One more chunk of a rollout in memory, along a camera path or a warp rendered elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.geometry_source import check_metres
+from flythrough.engine.plan import Leg, Plan
+from flythrough.engine.warp_video import warp_digest
+from flythrough.errors import InputError
+from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
+from flythrough.rollout.rollout import Rollout
+
+if TYPE_CHECKING:
+    from flythrough.engine.build import Session
+    from flythrough.generators.base import Report
+
+Camera = str | Path | Trajectory
+
+
+class WarpPreview(NamedTuple):
+    """What a step is conditioned on: ``frames`` uint8 [33,H,W,3] sRGB, one colour where nothing was
+    seen, and ``mask`` float32 [33,H,W] in [0,1], 1 where the scene was seen."""
+
+    frames: np.ndarray
+    mask: np.ndarray
+
+
+def path_on(rollout: Rollout, camera: Camera) -> Trajectory:
+    """The cameras of the next chunk, the first being the last camera so far (or the photo's own).
+
+    Raises:
+        InputError: a rollout without a last camera, or a path that cannot be used.
+    """
+    led = rollout.spec.method == "warp-as-history"
+    if not led or rollout.start is None:
+        raise InputError("This rollout has no camera to move on from; begin with start().")
+    if rollout.last_camera() is None:
+        raise InputError(
+            "This rollout has no camera to move on from, since its last chunk followed a warp "
+            "alone; rewind it, or give that step its camera beside the warp."
+        )
+    count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
+    if not isinstance(camera, Trajectory):
+        camera = trajectory_from(camera, count, rollout.spec.fps)
+    elif len(camera) != count:
+        camera = camera.resampled(count)
+    check_metres(camera, rollout.spec.geometry)
+    return camera
+
+
+def request_along(
+    session: Session, rollout: Rollout, camera: Trajectory, prompt: str
+) -> ChunkRequest:
+    """The request for the chunk after ``rollout`` along the cameras of :func:`path_on`.
+
+    Raises:
+        CameraError: the path does not resolve in the photo's scene.
+    """
+    from flythrough.engine.run import scene_scale
+
+    leg = Leg(len(rollout.chunks), CHUNK_FRAMES, prompt, camera)
+    return Plan((leg,), *scene_scale(session, rollout)).request(rollout)
+
+
+def preview(session: Session, rollout: Rollout, request: ChunkRequest) -> WarpPreview:
+    """The warp of ``request``, which the next chunk would be conditioned on."""
+    import torch
+
+    from flythrough.generators.warp import levels
+
+    assert session.source is not None
+    with torch.inference_mode():
+        clip = session.source.warp(rollout, request)
+        mask = clip.visible.clamp(0, 1).float().cpu().numpy()
+        return WarpPreview(levels(clip)[0], np.array(mask))
+
+
+def chunk_along_warp(
+    session: Session,
+    rollout: Rollout,
+    request: ChunkRequest,
+    warp: tuple[np.ndarray, np.ndarray],
+    report: Report,
+) -> Rollout:
+    """``rollout`` with the chunk of ``request`` made along ``warp`` = frames and mask as uint8.
+
+    The cameras of the request, if it has any, only say where the warp was seen from.
+    """
+    from flythrough.engine.build import led_by
+
+    frames, mask = warp
+    led = led_by(session, frames, mask, request.index)
+    request = replace(request, warp_digest=warp_digest(frames, mask))
+    return rollout.appended(led.generator.chunk(rollout, request, report))

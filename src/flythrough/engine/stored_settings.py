@@ -1,0 +1,118 @@
+"""Settings that a rollout keeps, checked when it is read back. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, get_args
+
+from flythrough.errors import InputError, RolloutError
+from flythrough.rollout.spec import Anchor, RolloutSpec, Seams
+from flythrough.scene.settings import WarpSettings
+
+_WARP = "warp."
+Rule = Callable[[Any], bool]
+
+
+def warp_settings(spec: RolloutSpec) -> WarpSettings:
+    """How the warps of a rollout are rendered: its settings ``warp.*``.
+
+    Raises:
+        RolloutError: an unknown name, or a value of the wrong kind or out of range.
+    """
+    stored = spec.settings
+    chosen = {name.removeprefix(_WARP): stored[name] for name in stored if name.startswith(_WARP)}
+    defaults = {field.name: field.default for field in fields(WarpSettings)}
+    for name, value in chosen.items():
+        if name not in defaults:
+            raise _unusable(_WARP + name, value, "is unknown")
+        if not _alike(value, defaults[name]):
+            raise _unusable(_WARP + name, value, "is of the wrong kind")
+    try:
+        return WarpSettings(**chosen)
+    except InputError as error:
+        sentence = str(error).partition(";")[0]
+        raise RolloutError(
+            f"The rollout's settings cannot be used: {sentence[:1].lower()}{sentence[1:]}; restore "
+            "rollout.json from a copy or start a new rollout."
+        ) from error
+
+
+def check_settings(spec: RolloutSpec) -> None:
+    """Refuse stored settings that no Flythrough of this version wrote.
+
+    Raises:
+        RolloutError: which one, and what is wrong with it.
+    """
+    _check(spec.settings, _ANY, needed=("steps", "guidance", "anchor"))
+    if spec.method == "warp-as-history":
+        _check(spec.settings, _CAMERA, needed=("visible_threshold", "warp_stages"))
+        warp_settings(spec)
+
+
+def _check(settings: Mapping[str, Any], rules: Mapping[str, Rule], needed: tuple[str, ...]) -> None:
+    for name in needed:
+        if name not in settings:
+            raise RolloutError(
+                f"The rollout's settings lack {name}; restore rollout.json from a copy or start a "
+                "new rollout."
+            )
+    for name, fits in rules.items():
+        if name in settings and not fits(settings[name]):
+            raise _unusable(name, settings[name], "is of the wrong kind or out of range")
+
+
+def _unusable(name: str, value: Any, fault: str) -> RolloutError:
+    return RolloutError(
+        f"The rollout's setting {name} = {value!r} {fault}; restore rollout.json from a copy or "
+        "start a new rollout."
+    )
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _number(low: float, high: float) -> Rule:
+    def fits(value: Any) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and low <= value <= high
+
+    return fits
+
+
+def _whole(low: int, high: int) -> Rule:
+    return lambda value: isinstance(value, int) and _number(low, high)(value)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _steps(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(_whole(1, 1000)(n) for n in value)
+
+
+_ANY: dict[str, Rule] = {
+    "steps": _steps,
+    "guidance": _number(0, 100),
+    "anchor": lambda value: value in get_args(Anchor),
+    "seams": lambda value: value in get_args(Seams),
+    "blend_chunks": _whole(0, 100),
+    "lora_scale": _number(-4, 4),
+    "amplify_first_chunk": _flag,
+    "condition_noise": _flag,
+}
+_CAMERA: dict[str, Rule] = {
+    "visible_threshold": _number(0, 1),
+    "warp_stages": _whole(0, 100),
+    "align": _flag,
+    "select": _flag,
+    "warp_band": lambda value: value in ("short", "patch_mid"),
+    "geometry_pixel_limit": lambda value: value is None or _whole(1, 1 << 40)(value),
+}
