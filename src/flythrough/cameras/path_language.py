@@ -161,12 +161,11 @@ def _step(piece: str) -> Step:
 
 def _unknown_move(word: str, piece: str) -> CameraError:
     near = get_close_matches(word, [*VERBS, *PRESETS], n=1, cutoff=0.7)
-    remedy = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"use one of the verbs {', '.join(VERBS)} or the presets {', '.join(PRESETS)}."
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return CameraError(
+        f"{word!r} in the camera step {piece!r} is no known move{hint}; use one of the verbs "
+        f"{', '.join(VERBS)} or the presets {', '.join(PRESETS)}."
     )
-    return CameraError(f"{word!r} in the camera step {piece!r} is no known move; {remedy}")
 
 
 def _verb_step(verb: str, rest: list[str], seconds: float | None, piece: str) -> Step:

@@ -42,7 +42,7 @@ def test_each_is_one_sentence(line: str, capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_near_misses_of_moves(path: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["camera", path, "-o", "path.npz"]) == 2
-    assert f"is no known move; did you mean {near}?" in capsys.readouterr().err
+    assert f"is no known move (did you mean {near}?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, 130), (TerminatedError, 143)])
