@@ -116,9 +116,9 @@ def test_a_model_is_loaded_once_for_the_rows_it_serves(
     loads: list[str] = []
     real = build.load_model
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         loads.append("load")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(build, "load_model", counted)
     warp = ["generate", "photo.png", "--camera", "static", "--model", tiny_model, "--frames", 8]
@@ -136,7 +136,7 @@ def test_a_model_is_loaded_once_for_the_rows_it_serves(
     ]
     answer = flythrough("batch", rows_file(*lines), "-o", "out", "--model", tiny_model)
     assert answer.status == 0, answer.err
-    assert len(loads) == 3
+    assert len(loads) == 1  # adapters and warps are exchanged, the model stays
     made = [job for job in results(answer) if job]
     assert made == ["c2-camera1", "c2-camera2", "c1-camera1", "c1-camera2", "h1", "h2", "w1", "w2"]
     said = results(answer)
@@ -156,6 +156,15 @@ def test_a_model_is_loaded_once_for_the_rows_it_serves(
         "alone.mp4",
     )
     assert alone.result["digest"] == said["w2"]["digest"]
+
+
+def test_each_video_gets_its_own_notes(flythrough: Command, tiny_model: Path) -> None:
+    row = {"id": "turn", "image": "photo.png", "camera": "pan right 170deg", "seed": [1, 2]}
+    words = ["batch", rows_file(row), "-o", "out", "--model", tiny_model, "--frames", 33]
+    answer = flythrough(*words)
+    assert answer.status == 0, answer.err
+    for name in ("turn-seed1", "turn-seed2"):
+        assert f"note: {name}: chunk 1: some cameras see nothing" in answer.err
 
 
 def test_only_what_is_missing_or_changed_is_made_again(

@@ -95,9 +95,9 @@ def test_only_the_adapter_is_exchanged_between_clips(
     loads: list[object] = []
     load_model = build.load_model
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **named: object) -> object:
         loads.append(arguments)
-        return load_model(*arguments)
+        return load_model(*arguments, **named)
 
     pipe = ft.load(visible_model)
     monkeypatch.setattr(build, "load_model", counted)

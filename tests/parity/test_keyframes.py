@@ -37,7 +37,9 @@ from flythrough.scene.surface import Keyframe, surface
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keyframes"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
-PUBLISHED = WarpSettings(reference=True, estimation="joint", background="atlas", older_keyframes=16)
+PUBLISHED = WarpSettings(
+    reference=True, estimation="joint", background="atlas", older_keyframes=16, keyframes="joint"
+)
 SIZE, INNER, OUTPUT = (70, 140), (70, 154), (64, 128)
 
 Stored = dict[str, Tensor]
@@ -146,7 +148,7 @@ def test_three_keyframes_before_the_atlas(three: Stored, mode: str) -> None:
 def test_older_keyframes_are_rated_and_chosen(choice: Stored) -> None:
     keys, said = keyframes(choice, 5), EXPECTED["choice"]
     poses, matrices = (values[1:] for values in ahead(keys[-1], choice["relative_poses"]))
-    shares = [float(share_in_view(key, poses, matrices, SIZE)) for key in keys[:-1]]
+    shares = [share_in_view(key, poses, matrices, SIZE) for key in keys[:-1]]
     assert shares == pytest.approx([score["score"] for score in said["scores"]], abs=1e-12)
     best = best_in_view(keys[:-1], said["max_previous"], poses, matrices, SIZE)
     assert [*best, 4] == said["kept_indices"]

@@ -164,6 +164,9 @@ class Prompts:
         prompt, negative = embeddings()
         return negative if texts == ["bad"] else prompt
 
+    def release(self) -> None:
+        """Nothing is held."""
+
 
 def our_latents(
     folder: Path,

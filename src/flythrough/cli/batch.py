@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 
 
 def batch(
-    manifest: Path,
+    manifest: Annotated[
+        Path,
+        Parameter(
+            help="A .csv or .jsonl list with one row a video. Columns are the options of "
+            "generate (image, camera, prompt, seed, ...) and id; a|b makes both."
+        ),
+    ],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder to fill.")],
-    model: Annotated[str | None, Parameter(help="For rows that state none.")] = None,
-    frames: Annotated[int | None, Parameter(help="For rows that state none.")] = None,
-    size: Annotated[str | None, Parameter(help="For rows that state none.")] = None,
-    seed: Annotated[int | None, Parameter(help="For rows that state none.")] = None,
-    steps: Annotated[str | None, Parameter(help="For rows that state none.")] = None,
+    model: Annotated[str | None, Parameter(help="Model of rows that state none.")] = None,
+    frames: Annotated[int | None, Parameter(help="Frames of rows that state none.")] = None,
+    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH of rows that state none.")] = None,
+    seed: Annotated[int | None, Parameter(help="Seed of rows that state none.")] = None,
+    steps: Annotated[str | None, Parameter(help="Steps per stage of rows that state none.")] = None,
     keep_rollouts: Annotated[
         bool, Parameter(negative="", help="Keep every chunk in FOLDER/rollouts/ID.")
     ] = False,

@@ -22,6 +22,7 @@ from flythrough.engine.columns import COLUMNS
 from flythrough.engine.files import named_files
 from flythrough.engine.request import GenerateRequest
 from flythrough.errors import FaultError, InputError
+from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.canonical import canonical_json, digest_of
 
 RESULTS = "results.jsonl"
@@ -87,18 +88,26 @@ def recording(folder: Path) -> Iterator[Callable[[Record], None]]:
         InputError: another process fills ``folder``.
         FaultError: the disk failed.
     """
-    path = folder / RESULTS
-    try:
-        with path.open("a+b") as file:
+    with _writing(folder):
+        file = (folder / RESULTS).open("a+b")
+    with file:
+        with _writing(folder):
             _claim(file, folder)
             _cut_torn_line(file)
 
-            def append(record: Record) -> None:
+        def append(record: Record) -> None:
+            with _writing(folder):
                 file.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
 
-            yield append
+        yield append
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise FaultError(
             f"Writing to {folder} failed ({error.strerror or error}); check its permissions and "
@@ -120,7 +129,7 @@ class RequestDigests:
     def __init__(self) -> None:
         self._models: dict[Path, str] = {}
 
-    def of(self, request: GenerateRequest, model: Any) -> str:
+    def of(self, request: GenerateRequest, model: ModelFolder) -> str:
         """blake2b-128 in hexadecimal. Where files lie, and on which device the video is made, does
         not count; what they hold and every other option does."""
         if model.path not in self._models:

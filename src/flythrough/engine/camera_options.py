@@ -115,11 +115,11 @@ def _completed(
         kept.append("--steps")
     if not preset.amplify_first_chunk:
         said.append("no extra steps in the first chunk")
-    if request.warp_band is None:
-        request = replace(request, warp_band=preset.warp_band)
-        said.append(f"--warp-band {preset.warp_band}")
-    else:
+    if request.warp_band is not None:
         kept.append("--warp-band")
+    else:
+        request, words = _with_band(request, preset.warp_band, model)
+        said.append(words)
     if request.visible_threshold is not None:
         kept.append("--visible-threshold")
     elif not request.select:
@@ -149,6 +149,18 @@ def _codec_words(model: ModelFolder, settings: dict[str, Any]) -> str:
     if model.codec_is_fast:
         return "the model's own codec, which is a TAEHV"
     return f"the model's own codec (its folder has no {FAST_CODEC})"
+
+
+def _with_band(
+    request: GenerateRequest, band: WarpBand, model: ModelFolder
+) -> tuple[GenerateRequest, str]:
+    """The preset's band, unless the adapter in use says that it was trained for another one:
+    without an adapter that reads the band, the camera is hardly followed."""
+    mode = band.replace("-", "_")
+    path = model.camera_adapter(mode) if request.lora == "default" else Path(request.lora)
+    if request.lora == "off" or path is None or adapter_origin(path).suits(mode):
+        return replace(request, warp_band=band), f"--warp-band {band}"
+    return request, f"no adapter for --warp-band {band}, so the warp stays in short"
 
 
 def _check_adapter(request: GenerateRequest, model: ModelFolder, mode: str) -> None:

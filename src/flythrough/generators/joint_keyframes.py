@@ -92,7 +92,7 @@ def published_view(
     cameras = torch.from_numpy(pose.compose(newest, step)).to(images.device)
     matrices = smooth[-1].expand(len(cameras), 3, 3)
     keyframes = [Keyframe(image, found.frame(n)) for n, image in enumerate(images)]
-    bare = replace(settings, background="none", top_fill=False)
+    bare = replace(settings, keyframes="joint", background="none", top_fill=False)
     view = MeshMemory(tuple(keyframes)).render(cameras, matrices, size, bare)
     if settings.background == "none":
         return view

@@ -3,7 +3,7 @@
 Keyframes are the photo and the last frames of chunks. Their cameras are the ones that were asked
 for, so nothing drifts by re-estimation; a keyframe's depth is scaled to agree with what earlier
 keyframes show from there (Warp-as-History section 3, corrected as in its 13.3). Drawn are the
-photo, the newest, and the older ones that the next cameras see most of.
+photo, the newest, and the older ones that add most to that for the next cameras.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from flythrough.generators.joint_keyframes import (
 from flythrough.generators.warp import WarpClip
 from flythrough.geometry.align import DepthScale, depth_scale
 from flythrough.geometry.estimator import Estimator
+from flythrough.geometry.joint import check_views
 from flythrough.geometry.types import Geometry
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-from flythrough.scene.keyframe_choice import best_in_view
+from flythrough.scene.keyframe_choice import drawn_keyframes, most_added
 from flythrough.scene.mesh import NoSurfaceError
 from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.rendered import RenderedView
@@ -53,6 +54,9 @@ class KeyframeMemory:
         settings: how meshes are cut, sampled and filled, and which keyframes are drawn.
         photo_only: keep the photo as the only keyframe (its depth was given, not estimated).
         notify: told, once each, what had to be done without.
+
+    Raises:
+        GeometryError: keyframes shall be estimated together but the estimator takes too few views.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class KeyframeMemory:
         photo_only: bool = False,
         notify: Callable[[str], None] | None = None,
     ) -> None:
+        if settings.estimation == "joint" and not photo_only:
+            check_views(estimator, settings.older_keyframes + 2)
         self.estimator, self.settings = estimator, settings
         self._notify, self._said = notify, set[str]()
         self.device, self.photo_only = device, photo_only
@@ -105,19 +111,11 @@ class KeyframeMemory:
             boundaries = self._boundaries(rollout)
             return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
-        drawn = self._drawn(self.keyframes(rollout), cameras, intrinsics, rollout.size)
+        known, size = self.keyframes(rollout), rollout.size
+        drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
         return MeshMemory(drawn).render(
-            cameras, intrinsics, rollout.size, settings, first_is_photo=not later
+            cameras, intrinsics, size, settings, first_is_photo=not later
         )
-
-    def _drawn(
-        self, known: Keyframes, cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
-    ) -> Keyframes:
-        """The photo, the best older keyframes for these cameras, and the newest."""
-        older, count = known[1:-1], self.settings.older_keyframes
-        best = best_in_view(older, count, cameras, intrinsics, size)
-        newest = known[-1:] if len(known) > 1 else ()
-        return (known[0], *(older[place] for place in best), *newest)
 
     def _folded(self, rollout: Rollout) -> Keyframes:
         """The photo and boundary frames, each fitted to those before it. Where no older ones are
@@ -146,7 +144,9 @@ class KeyframeMemory:
         if not usable:
             return known
         own = usable[0].geometry
-        older = best_in_view(known[1:], self.settings.older_keyframes, camera, matrix, own.size)
+        older = most_added(
+            known[1:], known[:1], self.settings.older_keyframes, camera, matrix, own.size
+        )
         around = MeshMemory((known[0], *(known[1 + place] for place in older)))
         bare = replace(self.settings, background="none")
         shown = around.render(camera, matrix, own.size, bare)

@@ -44,12 +44,7 @@ def joint_estimate(
     Raises:
         GeometryError: the estimator takes fewer views, or the reference is not one frame.
     """
-    most = estimator.capabilities.max_views
-    if most is not None and len(images) > most:
-        raise GeometryError(
-            f"{estimator.name} takes {most} view(s) at a time, so {len(images)} keyframes cannot "
-            "be estimated together; set estimation to each."
-        )
+    check_views(estimator, len(images))
     if len(reference) != 1:
         raise GeometryError(
             f"The reference geometry has {len(reference)} frames; give the first view's alone."
@@ -59,6 +54,16 @@ def joint_estimate(
         found, reference = without_edges(found), without_edges(reference)
     fitted = depth_scale(reference.depth[0], reference.valid[0], found.depth[0], found.valid[0])
     return JointEstimate(found.scaled(fitted.scale), fitted)
+
+
+def check_views(estimator: Estimator, count: int) -> None:
+    """Raise GeometryError when the estimator cannot take ``count`` views in one call."""
+    most = estimator.capabilities.max_views
+    if most is not None and count > most:
+        raise GeometryError(
+            f"{estimator.name} takes {most} view(s) at a time but {count} keyframes were to be "
+            "estimated together; set estimation to each, or fewer older_keyframes."
+        )
 
 
 def without_edges(geometry: Geometry, *, rtol: float = 0.03, tol_deg: float = 5.0) -> Geometry:

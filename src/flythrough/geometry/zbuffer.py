@@ -51,8 +51,8 @@ def nearest_triangles(corners: Tensor, matrix: Tensor, size: tuple[int, int]) ->
     matrix = matrix.double()
     depth = matrix.new_full((height, width), torch.inf)
     near = _nearest_allowed(corners[..., 2].double())
-    x = (torch.arange(width, device=matrix.device) + 0.5 - matrix[0, 2]) / matrix[0, 0]
-    y = (torch.arange(height, device=matrix.device) + 0.5 - matrix[1, 2]) / matrix[1, 1]
+    x = (torch.arange(width).to(matrix) + 0.5 - matrix[0, 2]) / matrix[0, 0]
+    y = (torch.arange(height).to(matrix) + 0.5 - matrix[1, 2]) / matrix[1, 1]
     for some in corners.split(_FACES):
         inverse, boxes = _prepared(some.double(), matrix, size, near)
         large = boxes[:, 2] * boxes[:, 3] >= _LARGE

@@ -6,7 +6,7 @@ splatted with a z-buffer, and small holes are closed from the source pictures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -19,11 +19,14 @@ from flythrough.scene.atlas import Atlas, background_atlas
 from flythrough.scene.fill import close_small_holes, fill_colour
 from flythrough.scene.mesh import NoSurfaceError, Samples, joined
 from flythrough.scene.raster import frames_per_pass, splat
-from flythrough.scene.rendered import RenderedView, concatenated, layered
+from flythrough.scene.rendered import RenderedView, concatenated, layered, underlaid
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.surface import Keyframe, surface
 
 __all__ = ["Keyframe", "MeshMemory", "with_photo"]
+
+
+_Layer = tuple[Samples, Sequence[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +75,12 @@ class MeshMemory:
             settings = replace(settings, top_fill=False)
         meshes, pictures = self._meshes(settings)
         colour = fill_colour(self._filling_picture(settings), settings.fill)
-        if settings.keyframes == "joint":
-            layers = [(joined(meshes), pictures)]
-        else:
-            layers = [(mesh, [shown]) for mesh, shown in zip(meshes, pictures, strict=True)]
+        layers, join = _layers(meshes, pictures, settings)
         views = [
             _draw(samples, shown, world_from_camera, intrinsics, size, settings, colour)
             for samples, shown in layers
         ]
-        view = reduce(layered, views)
+        view = reduce(join, views)
         if behind is not None:
             view = over_atlas(
                 view, behind, world_from_camera, intrinsics, seen=settings.background == "atlas"
@@ -115,6 +115,19 @@ class MeshMemory:
         """The picture whose mean fills unseen pixels: the first, so that it stays the same from
         chunk to chunk; as published, the newest."""
         return self.keyframes[-1 if settings.reference else 0].image
+
+
+def _layers(
+    meshes: Sequence[Samples], pictures: Sequence[Tensor], settings: WarpSettings
+) -> tuple[list[_Layer], Callable[[RenderedView, RenderedView], RenderedView]]:
+    """What is drawn into one z-buffer each, first come first served, and how two results join."""
+    separate: list[_Layer] = [(mesh, [shown]) for mesh, shown in zip(meshes, pictures, strict=True)]
+    if settings.keyframes == "layered":
+        return separate, layered
+    if settings.keyframes == "joint" or len(meshes) < 3:
+        return [(joined(meshes), pictures)], layered
+    ends: _Layer = joined([meshes[0], meshes[-1]]), [pictures[0], pictures[-1]]
+    return [ends, *separate[-2:0:-1]], underlaid
 
 
 def over_atlas(

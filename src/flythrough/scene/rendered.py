@@ -62,9 +62,18 @@ def layered(first: RenderedView, second: RenderedView) -> RenderedView:
     """
     unseen = (first.visible < 0.5) & (second.visible > first.visible)
     in_front = (second.visible > 0.5) & (second.depth < _IN_FRONT * first.depth)
-    use = unseen | in_front
+    return _where(unseen | in_front, second, first)
+
+
+def underlaid(first: RenderedView, second: RenderedView) -> RenderedView:
+    """``first``, and ``second`` only where ``first`` saw nothing."""
+    use = (first.visible < 0.5) & (second.visible > first.visible)
+    return _where(use, second, first)
+
+
+def _where(use: Tensor, one: RenderedView, other: RenderedView) -> RenderedView:
     return RenderedView(
-        rgb=torch.where(use[:, None], second.rgb, first.rgb),
-        depth=torch.where(use, second.depth, first.depth),
-        visible=torch.where(use, second.visible, first.visible),
+        rgb=torch.where(use[:, None], one.rgb, other.rgb),
+        depth=torch.where(use, one.depth, other.depth),
+        visible=torch.where(use, one.visible, other.visible),
     )

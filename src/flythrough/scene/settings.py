@@ -26,10 +26,12 @@ class WarpSettings:
         fill: unseen pixels take the mean colour of the first keyframe, or black.
         confidence: depth pixels must exceed it; in [0, 1).
         top_fill: large invalid regions at the upper border (sky) become a far backdrop.
-        keyframes: ``joint`` draws all keyframes into one z-buffer; ``layered`` lets the first
-            keyframe that saw a place show it unless another has something clearly in front.
+        keyframes: ``gaps`` draws the first and the newest keyframe into one z-buffer and those
+            between them only where these show nothing, newest first; ``joint`` draws all into one
+            z-buffer (published); ``layered`` lets the first keyframe that saw a place show it
+            unless another has something clearly in front.
         older_keyframes: how many keyframes are drawn beside the photo and the newest, those that
-            the coming cameras see most of.
+            add most to what the coming cameras see.
         estimation: ``each`` keyframe's depth is estimated on its own and scaled to what the others
             show there; ``joint``: the photo and the newest ``older_keyframes`` + 1 are estimated in
             one call and scaled together.
@@ -37,8 +39,9 @@ class WarpSettings:
             the colour that the keyframes' far background has in that direction; ``atlas``: the
             same, and it counts as seen (published).
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
-            float64, and holes filled with colours of the newest keyframe whatever keyframe their
-            neighbours came from. Slower; for comparisons.
+            float64, holes filled with colours of the newest keyframe whatever keyframe their
+            neighbours came from, older keyframes rated by their share in view, and with ``joint``
+            estimation the estimated cameras. Slower; for comparisons.
 
     Raises:
         InputError: a value out of range.
@@ -55,7 +58,7 @@ class WarpSettings:
     fill: Literal["mean_first_frame", "black"] = "mean_first_frame"
     confidence: float = 0.1
     top_fill: bool = True
-    keyframes: Literal["joint", "layered"] = "joint"
+    keyframes: Literal["gaps", "joint", "layered"] = "gaps"
     older_keyframes: int = 1
     estimation: Literal["each", "joint"] = "each"
     background: Literal["none", "tint", "atlas"] = "none"
@@ -66,7 +69,7 @@ class WarpSettings:
             "mesh_break": ("depth_normal", "none"),
             "render_mode": ("target_fill", "splat"),
             "fill": ("mean_first_frame", "black"),
-            "keyframes": ("joint", "layered"),
+            "keyframes": ("gaps", "joint", "layered"),
             "estimation": ("each", "joint"),
             "background": ("none", "tint", "atlas"),
         }

@@ -12,7 +12,8 @@ from flythrough.conditioning.warped_history import visibility_to_latent
 from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.models.codec import VideoCodec
 from flythrough.models.text import PromptEncoder
-from flythrough.scene.mesh_memory import MeshMemory
+from flythrough.scene.keyframe_choice import drawn_keyframes
+from flythrough.scene.mesh_memory import Keyframe, MeshMemory
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.latents import CHUNK, EncodedClips, encode_chunks
 
@@ -88,23 +89,20 @@ class Refill:
 def render_warps(clips: WorldVideos, index: int, settings: WarpSettings) -> tuple[Tensor, Tensor]:
     """Warp video [3,T,H,W] and visibility [T,H,W] of one clip.
 
-    Chunk 0 is rendered from frame 0, chunk k from frame 0 and frame 33k-1: the keyframes that the
-    generator has at that time.
+    Chunk 0 is rendered from frame 0, chunk k from frame 0, frame 33k-1 and the best of the last
+    frames before: the keyframes that the generator draws at that time.
     """
     frames = clips.rgb.shape[2]
+    size = (clips.rgb.shape[-2], clips.rgb.shape[-1])
+    known: list[Keyframe] = []
     pieces, seen = [], []
     for first in range(0, frames, CHUNK):
-        memory = MeshMemory()
-        for key in dict.fromkeys((0, max(0, first - 1))):
-            memory = memory.extended(clips.rgb[index, :, key], frame_geometry(clips, index, key))
+        key = max(0, first - 1)
+        known.append(Keyframe(clips.rgb[index, :, key], frame_geometry(clips, index, key)))
         window = slice(first, first + CHUNK)
-        view = memory.render(
-            clips.world_from_camera[index, window],
-            clips.intrinsics[index, window],
-            (clips.rgb.shape[-2], clips.rgb.shape[-1]),
-            settings,
-            first_is_photo=first == 0,
-        )
+        cameras = clips.world_from_camera[index, window], clips.intrinsics[index, window]
+        memory = MeshMemory(drawn_keyframes(known, settings, *cameras, size))
+        view = memory.render(*cameras, size, settings, first_is_photo=first == 0)
         pieces.append(view.rgb)
         seen.append(view.visible)
     return torch.cat(pieces).transpose(0, 1), torch.cat(seen)

@@ -112,6 +112,19 @@ def test_the_preset_lowers_a_larger_geometry_network(
     assert limits == [255_000, 130_000]
 
 
+def test_the_preset_keeps_the_band_that_the_adapter_was_trained_for(
+    own_model: Path, asked: GenerateRequest
+) -> None:
+    file = own_model / "lora" / "camera.safetensors"
+    save_file(load_file(file), file, metadata={"mode": "short", "rank": "4", "alpha": "4"})
+    request = replace(asked, model=str(own_model), preset="realtime")
+    checked = check(request)
+    assert checked.settings["warp_band"] == "short"
+    assert "no adapter for --warp-band patch-mid" in checked.notes[0]
+    assert check(replace(request, lora="off")).settings["warp_band"] == "patch_mid"
+    assert check(replace(request, warp_band="patch-mid")).settings["warp_band"] == "patch_mid"
+
+
 def test_given_options_win_over_the_preset(asked: GenerateRequest) -> None:
     own = replace(asked, steps=(2, 1, 1), warp_band="short", visible_threshold=0.2)
     said: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +219,29 @@ def test_reference_takes_the_published_block_noise(
         )
         assert torch.equal(values, published) is reference
         assert torch.equal(values, ours) is not reference
+
+
+def test_a_model_folder_sets_the_keyframe_memory(
+    tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    chosen = {
+        "older_keyframes": 2,
+        "estimation": "joint",
+        "background": "tint",
+        "keyframes": "joint",
+    }
+    name = folder / "flythrough.json"
+    values = json.loads(name.read_text()) if name.exists() else {"format": 1, "name": "tiny"}
+    values.setdefault("defaults", {})["warp"] = chosen
+    name.write_text(json.dumps(values))
+    checked = check(
+        GenerateRequest(image=photo, camera="forward 0.3", model=str(folder), frames=66)
+    )
+    spec = build_spec(checked)
+    session = build_session(spec, checked.model, "cpu", lambda _text: None)
+    assert session.memory is not None
+    for key, value in chosen.items():
+        assert spec.settings[f"warp.{key}"] == value
+        assert getattr(session.memory.settings, key) == value
