@@ -63,8 +63,9 @@ def check_video_target(path: str | Path) -> Path:
     return path
 
 
-_SAME_BYTES = {"x264-params": "threads=1:lookahead-threads=1"}
-"""Equal frames give equal files: with several threads they do not."""
+_SAME_BYTES = {"x264-params": "threads=1:lookahead-threads=1:cpu-independent=1"}
+"""Equal frames give equal files: with several threads, or with what x264 chooses by processor, they
+do not."""
 
 
 class VideoWriter:
