@@ -104,3 +104,16 @@ def test_a_missing_extra_names_the_command(
     assert answer.status == 2
     assert 'pip install "flythrough[evaluate]"' in answer.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_may_have_its_own_number_of_stages(tmp_path: Path, tiny_model: Path) -> None:
+    from flythrough.evaluation.rows import Row
+    from flythrough.evaluation.suite import CASES, truth_of
+    from flythrough.evaluation.videos import VideoMaker
+
+    truth = truth_of(CASES[0], 1, (64, 128))
+    maker = VideoMaker(str(tiny_model), "default", "flat", "cpu", tmp_path, lambda _: None)
+    for stages in (1, 2):
+        row = Row("x", "", "generated", {"lora": "off", "warp_stages": stages})
+        spec = maker._job(truth, row, "flat").rollout.spec
+        assert (spec.settings["warp_stages"], spec.lora) == (stages, "off")

@@ -19,7 +19,8 @@ class Row:
     """One line of the table.
 
     ``switches`` are fields of a ``GenerateRequest`` in which a generated row differs from the full
-    method with the adapter; ``camera`` is False where the path is not told to the model.
+    method with the adapter, and ``warp_stages`` the pyramid stages that see the warp, where these
+    are not the model's own; ``camera`` is False where the path is not told to the model.
     """
 
     name: str
@@ -41,6 +42,8 @@ ROWS = (
         {**_ZERO_SHOT, "align": False}),
     Row("zero-shot-no-select", "zero-shot, no visible-token selection", "generated",
         {**_ZERO_SHOT, "select": False}),
+    Row("zero-shot-coarse", "zero-shot, warp in the coarsest stage alone", "generated",
+        {**_ZERO_SHOT, "warp_stages": 1}),
     Row("full", "adapter, full", "generated"),
     Row("full-no-align", "adapter, no target alignment", "generated", {"align": False}),
     Row("full-no-select", "adapter, no visible-token selection", "generated", {"select": False}),

@@ -120,8 +120,13 @@ class VideoMaker:
         if row.camera:
             depth = str(self._depth(truth)) if geometry == EXACT else geometry
             request = replace(request, camera=truth.trajectory(), geometry=depth, lora=self.lora)
-        request = replace(request, **row.switches)
-        return start_job(check(request), self._notify, self._sessions)
+        switches = dict(row.switches)
+        stages = switches.pop("warp_stages", None)
+        checked = check(replace(request, **switches))
+        if stages is not None:
+            defaults = replace(checked.model.defaults, warp_stages=stages)
+            checked = replace(checked, model=replace(checked.model, defaults=defaults))
+        return start_job(checked, self._notify, self._sessions)
 
     def _photo(self, truth: Truth) -> Path:
         from flythrough.media.image import write_picture

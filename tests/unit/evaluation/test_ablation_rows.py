@@ -71,7 +71,7 @@ def test_means_are_over_clips_in_which_a_figure_is_defined() -> None:
     assert lines[0]["seam"] is None
     assert control_failures(lines) == {"still": True}
     table = markdown_table(lines)
-    assert "| adapter, full | 2.00 | 2.00 | - | 25 | 20.0 | 12.0 | - | +0.5 |" in table
+    assert "| adapter, full | 2.00 | 2.00 | - | - | - | 25 | 20.0 | 12.0 | - | +0.5 |" in table
 
 
 def test_a_control_that_is_not_told_from_the_path_is_named() -> None:
