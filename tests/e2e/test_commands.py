@@ -33,6 +33,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_help_of_a_command_loads_nothing_heavy() -> None:
     commands = ["generate", "continue", "rewind", "geometry", "doctor", "camera", "batch"]
+    commands.append("evaluate")
     code = (
         "from flythrough.cli.main import run\n"
         f"for command in {commands}: assert run([command, '--help']) == 0"

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
     "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
     "world": ("flythrough.cli.world:world", "Render a ground-truth clip of a procedural world."),
+    "evaluate": ("flythrough.cli.evaluate:app", "Measure a model on held-out worlds."),
     "train": ("flythrough.cli.train:app", "Train a part of the bundled small model."),
     "models": ("flythrough.cli.models:app", "List, fetch, check and convert models."),
     "doctor": ("flythrough.cli.doctor:doctor", "Check this machine and the model before a run."),

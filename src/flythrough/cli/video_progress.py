@@ -1,0 +1,36 @@
+"""Progress over a known number of videos on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flythrough.cli.output import stderr_console
+
+
+@contextmanager
+def video_progress(videos: int) -> Iterator[Callable[[int, str, float], None]]:
+    """Yields what is told the finished videos, the one at work and its finished share."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[shown]}/{task.total:.0f} videos"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr_console()) as bar:
+        task = bar.add_task("starting", total=videos, shown=0)
+
+        def update(done: int, label: str, share: float) -> None:
+            bar.update(task, completed=done + share, shown=done, description=label)
+
+        yield update
