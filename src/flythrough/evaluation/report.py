@@ -24,10 +24,10 @@ from flythrough.evaluation.measures import VERSION, ClipResult
 from flythrough.evaluation.rows import Row
 from flythrough.evaluation.suite import Case
 from flythrough.evaluation.table import (
-    AIM_ROTATION,
-    AIM_TRANSLATION,
     COLUMNS,
     NOTES,
+    TOLD_ROTATION,
+    TOLD_TRANSLATION,
     cells,
     control_failures,
     markdown_table,
@@ -99,7 +99,7 @@ def _data(
             {"row": row.name, "title": row.title, "switches": dict(row.switches)}
             for row in checked.rows
         ],
-        "aims": {"rotation": AIM_ROTATION, "translation": AIM_TRANSLATION},
+        "told_from_path": {"rotation": TOLD_ROTATION, "translation": TOLD_TRANSLATION},
         "means": lines,
         "controls_fail": failures,
         "clips": [asdict(result) for result in results],
