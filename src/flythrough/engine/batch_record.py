@@ -22,6 +22,7 @@ from flythrough.engine.columns import COLUMNS
 from flythrough.engine.files import named_files
 from flythrough.engine.request import GenerateRequest
 from flythrough.errors import FaultError, InputError
+from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.canonical import canonical_json, digest_of
 
@@ -136,6 +137,8 @@ class RequestDigests:
             self._models[model.path] = model.digest()
         named = named_files(request.geometry, request.lora)
         values: dict[str, Any] = {"model": self._models[model.path], **named}
+        if "geometry_digest" in named:
+            values["geometry_axes"] = split_axes(request.geometry)[1]
         for name in COLUMNS:
             value = getattr(request, name)
             if name == "model" or f"{name}_digest" in named:

@@ -13,12 +13,12 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.camera_options import FAST_CODEC
 from flythrough.engine.files import absolute, check_unchanged, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
+from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
@@ -254,10 +254,10 @@ def _path_intrinsics(checked: CheckedRequest) -> np.ndarray | None:
     return refitted(path.intrinsics[:1], path.size, checked.size)[0]
 
 
-def announce_cut_prompt(session: Session, spec: RolloutSpec, prompt: str, notify: Notify) -> None:
+def announce_cut_prompt(session: Session, prompt: str, notify: Notify) -> None:
     """Tell the user when the model cannot read all of ``prompt``."""
-    text = prompt
-    if spec.method == "warp-as-history" and spec.lora != "off":
+    text, made_by = prompt, session.generator
+    if isinstance(made_by, WarpAsHistoryGenerator) and made_by.settings.lora:
         text = with_trigger(prompt, session.model.defaults.prompt_trigger)
     limit = session.model.defaults.max_sequence_length
     count = len(session.model.prompts.tokenizer(clean_prompt(text))["input_ids"])

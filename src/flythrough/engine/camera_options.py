@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flythrough.engine.files import is_network
-from flythrough.engine.presets import PRESETS, Preset, PresetName, WarpBand
+from flythrough.engine.presets import FAST_CODEC, PRESETS, Preset, PresetName, WarpBand
 from flythrough.errors import InputError
 from flythrough.models.adapter_origin import adapter_origin
 from flythrough.scene.settings import WarpSettings
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flythrough.engine.request import GenerateRequest
     from flythrough.models.catalog import ModelFolder
     from flythrough.rollout.spec import Method
-
-FAST_CODEC = "taehv"
 
 
 @dataclass(frozen=True)
@@ -161,6 +159,14 @@ def _with_band(
     if request.lora == "off" or path is None or adapter_origin(path).suits(mode):
         return replace(request, warp_band=band), f"--warp-band {band}"
     return request, f"no adapter for --warp-band {band}, so the warp stays in short"
+
+
+def has_adapter(request: GenerateRequest, method: Method, model: ModelFolder, mode: str) -> bool:
+    """Whether an adapter will be active: one that was named, or the camera's own for the band."""
+    if request.lora != "default":
+        return request.lora != "off"
+    path = model.camera_adapter(mode) if method == "warp-as-history" else None
+    return path is not None and adapter_origin(path).suits(mode)
 
 
 def _check_adapter(request: GenerateRequest, model: ModelFolder, mode: str) -> None:

@@ -13,6 +13,7 @@ from flythrough.engine.files import WORDS
 from flythrough.engine.request import GenerateRequest
 from flythrough.engine.words import parse_size, parse_steps
 from flythrough.errors import InputError
+from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import BUNDLED
 
 WHOLE_BATCH = ("output", "rollout", "save_warp", "save_mask", "device", "memory")
@@ -82,7 +83,8 @@ def _text_or_file(name: str, text: str, places: tuple[Path, ...]) -> str:
     words = name == "camera" and starts_like_a_path(text)
     if words or text in (*WORDS, BUNDLED) or not text.strip():
         return text
-    return str(located(Path(text), places))
+    file, axes = split_axes(text) if name == "geometry" else (text, None)
+    return str(located(Path(file), places)) + (f":{axes}" if axes else "")
 
 
 def _text(name: str, value: Any) -> str:

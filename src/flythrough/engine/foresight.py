@@ -16,7 +16,7 @@ _EVERY = 4
 
 
 def foresee(session: Session, rollout: Rollout, plan: Plan, notify: Callable[[str], None]) -> None:
-    """Say which frames of the newest leg leave what the photo shows: the model invents them."""
+    """Say which frames of the first leg leave what the photo shows: the model invents them."""
     leg = plan.legs[-1]
     if session.memory is None or leg.trajectory is None:
         return

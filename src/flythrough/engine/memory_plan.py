@@ -6,6 +6,7 @@ model. What libraries take beside tensors is added as constants that were measur
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ from typing import get_args
 import torch
 
 from flythrough.conditioning.history import native_history
-from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
+from flythrough.conditioning.warped_history import (
+    WarpBand,
+    WarpHistorySettings,
+    warped_history,
+)
 from flythrough.engine.files import is_monocular, is_network
 from flythrough.engine.options import MemoryChoice, check_memory
 from flythrough.errors import InputError
@@ -132,8 +137,10 @@ def run_needs(
     steps: tuple[int, ...] | None = None,
     guidance: float | None = None,
     geometry: str = "default",
+    band: WarpBand = "short",
 ) -> RunNeeds:
-    """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind.
+    """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind, with the
+    warp in the history ``band``.
 
     Raises:
         WeightsError: a configuration in the folder describes no network that can be used.
@@ -149,8 +156,8 @@ def run_needs(
     passes = 1 if scale == 1.0 else 2
     peak, flops = 0, 0.0
     for stage, count in enumerate(counts):
-        warped = led and stage < defaults.warp_stages
-        make = partial(_history, needs.codec.latent_channels, warped=warped)
+        warped = band if led and stage < defaults.warp_stages else None
+        make = partial(_history, needs.codec.latent_channels, band=warped)
         need = needs.denoise(latent, 2 ** (len(counts) - 1 - stage), make)
         peak = max(peak, need.peak_bytes)
         flops += need.flops * count * passes
@@ -192,7 +199,9 @@ def placement_for(
     here = str(device)
     if device.type != "cuda":
         roomy = 3 * sum(file.stat().st_size for file in folder.weight_files()) + 2 * _GIB
-        if asked == "auto" and roomy < available_host_bytes():
+        usual = folder.defaults.height * folder.defaults.width
+        modest = spec.height * spec.width <= usual and roomy < available_host_bytes()
+        if asked == "auto" and modest:
             return "resident"
         here = "the host"
     needs = run_needs(
@@ -200,10 +209,11 @@ def placement_for(
         (spec.height, spec.width),
         spec.method,
         CHUNK_FRAMES,
-        device.type,
+        "cuda" if device.type == "cuda" else "cpu",
         steps=tuple(spec.settings["steps"]),
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
+        band=spec.settings.get("warp_band", "short"),
     )
     plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
     if asked == "auto" and plan.placement != "resident":
@@ -247,6 +257,8 @@ def choose_placement(
 def free_bytes(device: torch.device) -> int:
     """Free memory of a device; of the host for the CPU."""
     if device.type == "cuda":
+        gc.collect()  # hooks of streamed layers form cycles
+        torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     return available_host_bytes()
 
@@ -265,13 +277,13 @@ def _phase(name: str, weights: int, need: Need) -> Phase:
     return Phase(name, weights + need.peak_bytes, need.flops)
 
 
-def _history(channels: int, latent: tuple[int, int], *, warped: bool) -> History:
+def _history(channels: int, latent: tuple[int, int], *, band: WarpBand | None) -> History:
     """A history of full length on shapes alone, nothing left out."""
     past = torch.zeros(1, channels, 19, *latent)
     prefix = torch.zeros(1, channels, 1, *latent)
-    if not warped:
+    if band is None:
         return native_history(past, prefix)
     warp = torch.zeros(1, channels, LATENT_FRAMES, *latent)
     seen = torch.ones(1, LATENT_FRAMES, *latent)
-    settings = WarpHistorySettings(select=False)
+    settings = WarpHistorySettings(select=False, mode=band)
     return warped_history(prefix, past, warp, seen, settings=settings)[0]

@@ -11,7 +11,7 @@ from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.chunk import CHUNK_FRAMES
-from flythrough.rollout.spec import Method, Seams
+from flythrough.rollout.spec import Seams
 
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
@@ -78,8 +78,8 @@ def check_blend(chunks: int, rollout: Path | None) -> None:
         )
 
 
-def check_lora_scale(scale: float, lora: str, method: Method, model: ModelFolder) -> None:
-    """--lora-scale, where an adapter is active.
+def check_lora_scale(scale: float, active: bool) -> None:
+    """--lora-scale, where an adapter is ``active``.
 
     Raises:
         InputError: not a number in [-4, 4], zero, or no adapter that it could act on.
@@ -91,8 +91,7 @@ def check_lora_scale(scale: float, lora: str, method: Method, model: ModelFolder
         )
     if not (math.isfinite(scale) and abs(scale) <= 4):
         raise InputError(f"--lora-scale {scale:g} is out of range; give -4 to 4, not 0 (usual: 1).")
-    shipped = method == "warp-as-history" and model.camera_lora is not None
-    if scale != 1 and (lora == "off" or (lora == "default" and not shipped)):
+    if scale != 1 and not active:
         raise InputError(
             f"--lora-scale {scale:g} has no effect because no adapter is active; give --lora FILE "
             "or drop it."
@@ -166,6 +165,10 @@ def check_memory(asked: MemoryChoice, device: str) -> None:
     Raises:
         InputError: streaming from host memory on a device that has no memory of its own.
     """
+    if asked not in get_args(MemoryChoice):
+        raise InputError(
+            f"--memory {asked} is unknown; use one of {', '.join(get_args(MemoryChoice))}."
+        )
     kind = device.partition(":")[0]
     if asked == "offload" and kind not in ("cuda", "auto"):
         raise InputError(

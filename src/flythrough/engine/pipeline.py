@@ -297,15 +297,20 @@ class Pipeline:
             _announce(text)
         spec = build_spec(checked)
         session = self._sessions.ready(spec)
-        announce_cut_prompt(session, spec, spec.prompt, _announce)
+        if session.memory is not None:
+            session.memory.say_again()
+        announce_cut_prompt(session, spec.prompt, _announce)
         return session, build_rollout(spec, checked, session, _announce)
 
     def _made(
         self, session: Session, rollout: Rollout, leg: Leg, callback: Callback | None
     ) -> Rollout:
+        from flythrough.engine.foresight import foresee
         from flythrough.engine.run import Job, advance, scene_scale
 
         job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
+        if not rollout.chunks:
+            foresee(session, rollout, job.plan, _announce)
         for _ in advance(job, callback or _ignored):
             pass
         return job.rollout

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 PresetName = Literal["realtime"]
+FAST_CODEC = "taehv"
+"""The folder of a fast codec in a model folder, and what a rollout that uses it notes."""
 WarpBand = Literal["short", "patch-mid"]
 """The history band that takes the warp, as users write it."""
 

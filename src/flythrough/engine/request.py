@@ -13,7 +13,7 @@ from typing import Any
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import camera_file, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
-from flythrough.engine.camera_options import camera_recipe
+from flythrough.engine.camera_options import camera_recipe, has_adapter
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
@@ -129,7 +129,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
     request = recipe.request
     check_sampling(model, request.steps, request.guidance, request.negative_prompt)
     check_blend(request.blend_chunks, request.rollout)
-    check_lora_scale(request.lora_scale, request.lora, method, model)
+    band = recipe.settings.get("warp_band", "short")
+    check_lora_scale(request.lora_scale, has_adapter(request, method, model, band))
     preceded = request.rollout is not None or request.video is not None
     check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)

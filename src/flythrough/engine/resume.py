@@ -118,7 +118,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         store.write_plan(request.folder, before)
         raise
     if request.prompt is not None:
-        announce_cut_prompt(session, spec, request.prompt, notify)
+        announce_cut_prompt(session, request.prompt, notify)
     rollout = all_spooled(checked.rollout)
     return Job(session, rollout, checked.plan, request.folder, spool=True)
 

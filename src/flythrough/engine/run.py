@@ -62,7 +62,7 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     spec = build_spec(checked)
     sessions = sessions or Sessions(request.device, request.memory, notify)
     session = sessions.ready(spec, checked.warp)
-    announce_cut_prompt(session, spec, request.prompt, notify)
+    announce_cut_prompt(session, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)
     output = None if request.output is None else str(request.output.resolve())

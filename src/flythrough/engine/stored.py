@@ -23,14 +23,17 @@ def rewind_folder(folder: Path, chunks: int) -> Rollout:
         RolloutError: there are not so many chunks, something that stays is missing or damaged, or
             another process works on the folder.
     """
-    made = len(read_manifest(folder).chunks)
-    if not 1 <= chunks <= made:
-        raise RolloutError(
-            f"--chunks {chunks} does not fit {folder}, which has {made} chunks; give 1 to {made}."
-            if made
-            else f"The rollout {folder} has no chunks to drop; run `flythrough continue {folder}`."
-        )
+    read_manifest(folder)  # says what is wrong with a folder that is no rollout
     with held(folder):
+        made = len(read_manifest(folder).chunks)
+        if not 1 <= chunks <= made:
+            raise RolloutError(
+                f"--chunks {chunks} does not fit {folder}, which has {made} chunks; give 1 to "
+                f"{made}."
+                if made
+                else f"The rollout {folder} has no chunks to drop; run `flythrough continue "
+                f"{folder}`."
+            )
         rollout = _sound(folder, made - chunks)
         store.truncate(folder, made - chunks)
     return rollout

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
+from flythrough.engine.presets import FAST_CODEC
 from flythrough.errors import InputError, RolloutError
+from flythrough.models.adapter_origin import BANDS
 from flythrough.rollout.spec import Anchor, RolloutSpec, Seams
 from flythrough.scene.settings import WarpSettings
 
@@ -49,6 +51,10 @@ def check_settings(spec: RolloutSpec) -> None:
     if spec.method == "warp-as-history":
         _check(spec.settings, _CAMERA, needed=("visible_threshold", "warp_stages"))
         warp_settings(spec)
+    known = _ANY | (_CAMERA if spec.method == "warp-as-history" else {})
+    for name, value in spec.settings.items():
+        if name not in known and not name.startswith(_WARP):
+            raise _unusable(name, value, "is unknown")
 
 
 def _check(settings: Mapping[str, Any], rules: Mapping[str, Rule], needed: tuple[str, ...]) -> None:
@@ -107,12 +113,17 @@ _ANY: dict[str, Rule] = {
     "lora_scale": _number(-4, 4),
     "amplify_first_chunk": _flag,
     "condition_noise": _flag,
+    "zero_star": _flag,
+    "zero_steps": _whole(0, 1000),
+    "geometry_digest": lambda value: isinstance(value, str),
+    "lora_digest": lambda value: isinstance(value, str),
 }
 _CAMERA: dict[str, Rule] = {
     "visible_threshold": _number(0, 1),
     "warp_stages": _whole(0, 100),
     "align": _flag,
     "select": _flag,
-    "warp_band": lambda value: value in ("short", "patch_mid"),
+    "warp_band": lambda value: value in BANDS,
+    "codec": lambda value: value == FAST_CODEC,
     "geometry_pixel_limit": lambda value: value is None or _whole(1, 1 << 40)(value),
 }

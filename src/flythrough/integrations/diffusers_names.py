@@ -79,7 +79,7 @@ class HeliosPipeline:
         before = self._pipeline
         if name != before.device:
             self._pipeline = Pipeline(
-                before.model, name, before.geometry, before.lora, before.lora_scale
+                before.model, name, before.geometry, before.lora, before.lora_scale, before.memory
             )
         return self
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flythrough.engine.memory_plan import RunNeeds, choose_placement, run_needs
+from flythrough.engine.options import check_memory
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import find_model
@@ -100,3 +101,15 @@ def test_a_depth_network_counts_in_place_of_the_models_own(
     assert other.warp.flops > own.warp.flops
     assert "geometry" in own.weights
     assert "geometry" not in measured("flat").weights
+
+
+def test_the_cheaper_band_costs_less(tiny_model: Path) -> None:
+    folder = find_model(str(tiny_model))
+    short = run_needs(folder, (64, 128), "warp-as-history", 33, "cpu")
+    mid = run_needs(folder, (64, 128), "warp-as-history", 33, "cpu", band="patch_mid")
+    assert mid.denoise.flops < short.denoise.flops
+
+
+def test_a_word_that_is_no_choice_is_refused() -> None:
+    with pytest.raises(InputError, match="--memory little is unknown"):
+        check_memory("little", "cpu")  # type: ignore[arg-type]
