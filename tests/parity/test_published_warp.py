@@ -6,45 +6,36 @@ the published order of draws. Latents are compared at 2e-4, a tenth of what was 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from published_draws import GOLDEN
 from published_folder import published_model
-from published_stream import PublishedStream, sampling_model
+from published_run import META, published_run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.plan import Leg, Plan
-from flythrough.generators import helios, warp_as_history
 from flythrough.generators.base import SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.warp_as_history import (
-    CAMERA_ADAPTER,
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.models.adapters import attach_lora
 from flythrough.models.converting import convert
 from flythrough.models.lora_files import read_lora
-from flythrough.rollout.rollout import Rollout, Start
-from flythrough.rollout.spec import RolloutSpec
+from flythrough.rollout.rollout import Rollout
 
 SAMPLER, OWN = GOLDEN / "sampler", GOLDEN / "warp_pipeline"
-META = json.loads((SAMPLER / "meta.json").read_text())
 WHOLE = load_file(SAMPLER / "i_warp.safetensors")["final_latents"]
 RECORDED = load_file(SAMPLER / "variants.safetensors") | load_file(OWN / "runs.safetensors")
 LORA = OWN / "lora.safetensors"
 CPU = torch.device("cpu")
 TOLERANCE = 2e-4
-SIZE = (8, 16)
 
 
 @dataclass(frozen=True)
@@ -104,56 +95,26 @@ def inputs(newer: bool) -> dict[str, np.ndarray]:
 
 def replay(
     run: Run, patch: pytest.MonkeyPatch, lora: Path = LORA
-) -> tuple[WarpAsHistoryGenerator, Rollout]:
-    """The run, planned and generated chunk by chunk."""
+) -> tuple[WarpAsHistoryGenerator, Rollout, Tensor]:
+    """The run, planned and generated chunk by chunk, and its latents as published."""
     given = inputs(run.newer)
-    seed = META["newer_seed" if run.newer else "generator_seed"]
-    plan = Plan(legs=(Leg(0, run.frames, META["prompt"], None),))
-    stream = PublishedStream(
-        seed,
-        SIZE,
-        plan.chunks,
-        warp_noise=run.settings.noise is not None,
-        image_noise=run.settings.photo_noise,
-    )
-    for module in (helios, warp_as_history):
-        patch.setattr(module, "seeds", SimpleNamespace(generator=stream.generator))
-    loaded = published_model.__wrapped__() if run.settings.lora else published_model()
-    model = sampling_model(loaded, stream, patch)
-    if run.settings.lora:
-        attach_lora(model.transformer, read_lora(lora), CAMERA_ADAPTER)
     mask = given["mask_u8"] if run.mask else np.full_like(given["mask_u8"], 255)
-    source = GivenWarp(given["warp_u8"], mask, CPU)
-    generator = WarpAsHistoryGenerator(model, run.sampler, run.settings, source)
-    start = Start(image=given["image_u8"], intrinsics=np.eye(3))
-    height, width = start.size
-    spec = RolloutSpec(
-        method="warp-as-history",
-        model="recorded",
-        model_digest="0",
-        height=height,
-        width=width,
-        fps=24.0,
-        seed=seed,
-        prompt=META["prompt"],
+    planned = published_run(
+        given["image_u8"],
+        GivenWarp(given["warp_u8"], mask, CPU),
+        run.settings,
+        patch,
+        sampler=run.sampler,
+        frames=run.frames,
+        lora=lora,
+        seed=META["newer_seed" if run.newer else "generator_seed"],
     )
-    rollout = Rollout(spec=spec, start=start)
-    while len(rollout.chunks) < plan.chunks:
-        rollout = rollout.appended(generator.chunk(rollout, plan.request(rollout)))
-    return generator, rollout
-
-
-def published_latents(generator: WarpAsHistoryGenerator, rollout: Rollout) -> Tensor:
-    """As published: in front the still latent that the history began with."""
-    anchors = generator.helios.anchors(rollout)
-    if generator.settings.photo_noise:
-        anchors = generator.helios.noisy_anchors(rollout)
-    return torch.cat((anchors.past, torch.from_numpy(rollout.latents())[None]), dim=2)
+    rollout = planned.whole()
+    return planned.generator, rollout, planned.latents(rollout)
 
 
 def test_the_recorded_run_with_its_chunks_and_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator, rollout = replay(PLAIN, monkeypatch)
-    latents = published_latents(generator, rollout)
+    _, rollout, latents = replay(PLAIN, monkeypatch)
     torch.testing.assert_close(latents, WHOLE, rtol=0, atol=TOLERANCE)
     frames = np.stack(list(rollout.frames()))
     published = len(RECORDED["i_warp.frame_means"])
@@ -173,8 +134,8 @@ def test_recorded_latents_decode_to_the_recorded_frames() -> None:
 
 @pytest.mark.parametrize("name", list(RUNS))
 def test_recorded_variants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator, rollout = replay(RUNS[name], monkeypatch)
-    latents = published_latents(generator, rollout)[:, :, RECORDED[f"{name}.indices"]]
+    _, _, latents = replay(RUNS[name], monkeypatch)
+    latents = latents[:, :, RECORDED[f"{name}.indices"]]
     torch.testing.assert_close(latents, RECORDED[f"{name}.latents"], rtol=0, atol=TOLERANCE)
 
 
@@ -182,7 +143,7 @@ def test_after_one_chunk_the_window_holds_the_photo_and_the_border_frame_is_kept
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The published code writes the photo's latent into the stored window through an alias."""
-    generator, rollout = replay(replace(PLAIN, frames=33), monkeypatch)
+    generator, rollout, _ = replay(replace(PLAIN, frames=33), monkeypatch)
     stored = torch.from_numpy(rollout.latents())[None]
     expected = RECORDED["i_stepwise.chunk0.prev_history_latent_window"]
     torch.testing.assert_close(stored, expected, rtol=0, atol=TOLERANCE)
