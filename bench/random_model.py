@@ -18,19 +18,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.text import byte_tokenizer
+from flythrough.training.nano_files import SCHEDULER_CONFIG
 
-SCHEDULER = {
-    "_class_name": "HeliosDMDScheduler",
-    "num_train_timesteps": 1000,
-    "shift": 1.0,
-    "stages": 3,
-    "stage_range": [0, 1 / 3, 2 / 3, 1],
-    "gamma": 1 / 3,
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-    "use_dynamic_shifting": True,
-    "time_shift_type": "linear",
-}
 INDEX = {
     "_class_name": "HeliosPyramidPipeline",
     "_diffusers_version": "0.42.1",
@@ -69,7 +58,9 @@ def write(folder: Path, layers: int, device: str) -> None:
     codec.save_pretrained(folder / "vae")
     byte_tokenizer().save_pretrained(folder / "tokenizer")
     (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2))
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps(SCHEDULER_CONFIG, indent=2)
+    )
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2))
 
 

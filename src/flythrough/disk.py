@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flythrough.errors import FaultError
+
 UNREADABLE_ARRAYS = (
     OSError,
     ValueError,
@@ -80,6 +82,18 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing(folder: Path, remedy: str = "then try again") -> Iterator[None]:
+    """Turn what the system says about a failed write below ``folder`` into a FaultError."""
+    try:
+        yield
+    except OSError as error:
+        raise FaultError(
+            f"Writing to {folder} failed ({error.strerror or error}); check its permissions and "
+            f"the free space, {remedy}."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.options import parse_size, parse_steps
 from flythrough.cli.output import emit, note
+from flythrough.engine.words import parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.batch import BatchResult

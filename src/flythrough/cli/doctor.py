@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.options import parse_size
 from flythrough.cli.output import emit
+from flythrough.engine.words import parse_size
 
 
 def doctor(

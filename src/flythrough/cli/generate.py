@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.options import parse_size, parse_steps
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
+from flythrough.engine.words import parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.options import parse_size
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import working
+from flythrough.engine.words import parse_size
 
 
 def geometry(

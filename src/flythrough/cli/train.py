@@ -34,7 +34,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
     device: str = "auto",
 ) -> None:
     """Train one part; an unfinished run in the output folder is continued."""
-    from flythrough.cli.options import parse_size
+    from flythrough.engine.words import parse_size
     from flythrough.training.loop import Record
     from flythrough.training.nano import NanoRun, run
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.options import parse_size
 from flythrough.cli.output import emit
+from flythrough.engine.words import parse_size
 
 
 def world(

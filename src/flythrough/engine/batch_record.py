@@ -18,10 +18,11 @@ from typing import IO, Any
 
 from flythrough.cameras.source import camera_file
 from flythrough.cameras.trajectory import Trajectory
+from flythrough.disk import writing
 from flythrough.engine.columns import COLUMNS
 from flythrough.engine.files import named_files
 from flythrough.engine.request import GenerateRequest
-from flythrough.errors import FaultError, InputError
+from flythrough.errors import InputError
 from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.canonical import canonical_json, digest_of
@@ -89,31 +90,20 @@ def recording(folder: Path) -> Iterator[Callable[[Record], None]]:
         InputError: another process fills ``folder``.
         FaultError: the disk failed.
     """
-    with _writing(folder):
+    with writing(folder, "then run the batch again"):
         file = (folder / RESULTS).open("a+b")
     with file:
-        with _writing(folder):
+        with writing(folder, "then run the batch again"):
             _claim(file, folder)
             _cut_torn_line(file)
 
         def append(record: Record) -> None:
-            with _writing(folder):
+            with writing(folder, "then run the batch again"):
                 file.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
 
         yield append
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FaultError(
-            f"Writing to {folder} failed ({error.strerror or error}); check its permissions and "
-            "the free space, then run the batch again."
-        ) from error
 
 
 def is_done(record: Record | None, digest: str, folder: Path) -> bool:

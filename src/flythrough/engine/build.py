@@ -13,7 +13,7 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.files import absolute, check_unchanged, named_files
+from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.options import MemoryChoice
@@ -22,7 +22,7 @@ from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.errors import InputError, RolloutError, WeightsError
+from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.helios import HeliosGenerator
@@ -137,12 +137,7 @@ def build_session(
         RolloutError: a depth or adapter file changed since.
         InputError: no such device, or too little memory.
     """
-    if folder.digest() != spec.model_digest:
-        raise WeightsError(
-            f"The model {spec.model} is not the one this rollout was made with (its weights "
-            "changed); restore the old weights or start a new rollout."
-        )
-    check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
+    check_sources(spec, folder)
     check_settings(spec)
     device = pick_device(device_name)
     dtype = pick_dtype(device)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from flythrough.errors import RolloutError, WeightsError
 from flythrough.geometry.estimators.words import split_axes
-from flythrough.models.catalog import folder_digest
+from flythrough.models.catalog import ModelFolder, folder_digest
 from flythrough.models.lora_layouts import adapter_files
 from flythrough.models.published import MONOCULAR_NAMES
+from flythrough.rollout.spec import RolloutSpec
 
 _NETWORKS = ("default", "pi3x")
 WORDS = (*_NETWORKS, *MONOCULAR_NAMES, "flat", "off")
@@ -85,6 +86,21 @@ def absolute(value: str) -> str:
         return value
     axes = split_axes(value)[1]
     return str(file_of(value).resolve()) + (f":{axes}" if axes else "")
+
+
+def check_sources(spec: RolloutSpec, model: ModelFolder) -> None:
+    """Everything that a rollout was started with is still the same: model, depth, adapter.
+
+    Raises:
+        WeightsError: the model changed.
+        RolloutError: a depth or adapter file is missing or changed.
+    """
+    if model.digest() != spec.model_digest:
+        raise WeightsError(
+            f"The model {spec.model} is not the one this rollout was made with (its weights "
+            "changed); restore the old weights or start a new rollout."
+        )
+    check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
 
 
 def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
-from flythrough.engine.files import check_unchanged
+from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
-from flythrough.errors import FlythroughError, RolloutError, WeightsError
+from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import find_model
 from flythrough.rollout import store
@@ -79,7 +79,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_video_target(output)
     if _only_video_missing(request, rollout, plan, output):
         return CheckedResume(request, rollout, plan, output, finished=True)
-    _check_sources(rollout)
+    check_sources(rollout.spec, find_model(rollout.spec.model))
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
     uncontrolled = rollout.spec.method == "helios"
@@ -121,16 +121,6 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         announce_cut_prompt(session, request.prompt, notify)
     rollout = all_spooled(checked.rollout)
     return Job(session, rollout, checked.plan, request.folder, spool=True)
-
-
-def _check_sources(rollout: Rollout) -> None:
-    spec = rollout.spec
-    if find_model(spec.model).digest() != spec.model_digest:
-        raise WeightsError(
-            f"The model {spec.model} is not the one this rollout was made with (its weights "
-            "changed); restore the old weights or start a new rollout."
-        )
-    check_unchanged(spec.geometry, spec.lora, dict(spec.settings))
 
 
 def _only_video_missing(request: ResumeRequest, rollout: Rollout, plan: Plan, output: Path) -> bool:

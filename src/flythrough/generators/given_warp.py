@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from flythrough.generators.warp import WarpClip
-from flythrough.rollout.chunk import ChunkRequest
+from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-
-_CHUNK = 33
 
 
 class GivenWarp:
@@ -31,8 +29,8 @@ class GivenWarp:
     def warp(self, rollout: Rollout, request: ChunkRequest) -> WarpClip:
         """The 33 frames of the request's chunk."""
         del rollout
-        at = _CHUNK * (request.index - self.first_chunk)
-        window = slice(at, at + _CHUNK)
+        at = CHUNK_FRAMES * (request.index - self.first_chunk)
+        window = slice(at, at + CHUNK_FRAMES)
         return WarpClip(
             rgb=self._unit(self.frames[window]).permute(0, 3, 1, 2),
             visible=self._unit(self.mask[window]),

@@ -124,8 +124,8 @@ class ModelNeeds:
         shape = (1, self.codec.latent_channels, frames, size[0] // factor, size[1] // factor)
 
         def run() -> Tensor:
-            frames = self.codec.decode(torch.empty(shape))[0]
-            return (frames.clamp(0, 1) * 255).round().byte()
+            clip = self.codec.decode(torch.empty(shape))[0]
+            return (clip.clamp(0, 1) * 255).round().byte()
 
         return needed_by(run, [self._codec_net])
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from flythrough.disk import is_partial, replacing
-from flythrough.errors import FaultError, RolloutError
+from flythrough.disk import is_partial, replacing, writing
+from flythrough.errors import RolloutError
 from flythrough.rollout.chunk import Chunk
 from flythrough.rollout.files import chunk_bytes, chunk_from, start_bytes, start_from
 from flythrough.rollout.manifest import (
@@ -53,7 +52,7 @@ def create(folder: str | Path, rollout: Rollout, plan: Mapping[str, Any] | None 
     """
     folder = Path(folder)
     _check_new(folder)
-    with _writing(folder):
+    with writing(folder):
         (folder / CHUNK_FOLDER).mkdir(parents=True, exist_ok=True)
         _clean(folder, ())
         start = None if rollout.start is None else _write_start(folder, rollout.start)
@@ -73,7 +72,7 @@ def append(folder: str | Path, chunk: Chunk) -> None:
     folder = Path(folder)
     manifest = read_manifest(folder)
     _check_next(folder, manifest, chunk)
-    with _writing(folder):
+    with writing(folder):
         (folder / CHUNK_FOLDER).mkdir(exist_ok=True)
         _clean(folder, manifest.chunks)
         entry = _write_chunk(folder, chunk)
@@ -139,7 +138,7 @@ def branch(
     kept = _kept(parent, keep)
     rollout = _loaded(parent, kept)
     _check_new(folder)
-    with _writing(folder):
+    with writing(folder):
         (folder / CHUNK_FOLDER).mkdir(parents=True, exist_ok=True)
         _clean(folder, ())
         for entry in (*kept.chunks, *(() if kept.start is None else (kept.start,))):
@@ -172,7 +171,7 @@ def truncate(folder: str | Path, keep: int) -> None:
     """
     folder = Path(folder)
     kept = _kept(folder, keep)
-    with _writing(folder):
+    with writing(folder):
         _write_manifest(folder, kept)
         _clean(folder, kept.chunks)
 
@@ -187,7 +186,7 @@ def write_plan(folder: str | Path, plan: Mapping[str, Any]) -> None:
     folder = Path(folder)
     read_manifest(folder)
     text = _plan_text(folder, plan)
-    with _writing(folder):
+    with writing(folder):
         _write(folder / PLAN, text.encode())
 
 
@@ -309,14 +308,3 @@ def _clean(folder: Path, chunks: tuple[Entry, ...]) -> None:
         for path in place.iterdir() if place.is_dir() else ():
             if is_partial(path) or (is_chunk_file(path) and path not in named):
                 path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FaultError(
-            f"Writing to {folder} failed ({error.strerror or error}); check its permissions and "
-            "the free space, then try again."
-        ) from error

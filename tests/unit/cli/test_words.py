@@ -7,8 +7,8 @@ import json
 import pytest
 
 from flythrough.cli import main as entry
-from flythrough.cli.options import parse_size, parse_steps
 from flythrough.cli.output import emit, json_output
+from flythrough.engine.words import parse_size, parse_steps
 from flythrough.errors import FaultError, InputError
 
 
