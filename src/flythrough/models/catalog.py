@@ -53,6 +53,11 @@ class ModelDefaults:
     condition_noise: bool = True
 
 
+def adapter_file(band: str) -> str:
+    """Name of the camera adapter for a warp in ``band``, within a model's folder ``lora``."""
+    return "camera.safetensors" if band == "short" else f"camera_{band}.safetensors"
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A checked model folder: its name, place, parts present and own defaults."""
@@ -75,7 +80,7 @@ class ModelFolder:
 
     def camera_adapter(self, band: str) -> Path | None:
         """The shipped camera adapter for a warp in ``band``: one of its own, or the usual one."""
-        own = self.path / "lora" / f"camera_{band}.safetensors"
+        own = self.path / "lora" / adapter_file(band)
         return own if own.is_file() else self.camera_lora
 
     @property
