@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
-from flythrough.engine.words import parse_size, parse_steps
+from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan
@@ -86,7 +86,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     select: Annotated[bool, Parameter(help="Ablation: without, unseen tokens stay.")] = True,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
 ) -> None:

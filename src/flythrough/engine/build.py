@@ -16,12 +16,12 @@ from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp

@@ -22,7 +22,8 @@ from flythrough.conditioning.warped_history import (
     warped_history,
 )
 from flythrough.engine.files import is_monocular, is_network
-from flythrough.engine.options import MemoryChoice, check_memory
+from flythrough.engine.options import check_memory
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import ModelFolder

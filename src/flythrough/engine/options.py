@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Seams
-
-MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
-"""Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 

@@ -17,7 +17,6 @@ from flythrough.engine.camera_options import camera_recipe, has_adapter
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
-    MemoryChoice,
     check_blend,
     check_device,
     check_lora_scale,
@@ -31,6 +30,7 @@ from flythrough.engine.options import (
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
@@ -49,7 +49,7 @@ class GenerateRequest:
     ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
-    weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
+    weights lie (``engine.words.MemoryChoice``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
