@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.media.video import read_video, write_video
+from flythrough.models import catalog
 from flythrough.rollout import store
 from throwaway import Command
 
@@ -53,12 +55,28 @@ def test_equal_requests_give_equal_videos_and_a_seed_changes_them(
     ("path", "leaves"), [("pan right 170deg", True), ("pan right 5deg", False)]
 )
 def test_a_path_that_leaves_the_scene_is_foretold(
-    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path, path: str, leaves: bool
+    flythrough: Command,
+    tiny_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    leaves: bool,
 ) -> None:
     words = ["generate", photo, "--camera", path, "--geometry", "flat", "--model", tiny_model]
-    answer = flythrough(*words, "--frames", 33, "-o", tmp_path / "o.mp4")
+    kept = [] if leaves else ["--rollout", tmp_path / "run"]
+    answer = flythrough(*words, "--frames", 33, "-o", tmp_path / "o.mp4", *kept)
     assert answer.status == 0
     assert ("the path leaves the scene: from frame" in answer.err) == leaves
+    if leaves:
+        return
+    digests: list[Path] = []
+    take = catalog.folder_digest
+    monkeypatch.setattr(catalog, "folder_digest", lambda path: digests.append(path) or take(path))
+    away = ["--camera", "pan right 170deg", "--frames", 20]
+    answer = flythrough("continue", tmp_path / "run", *away)
+    assert re.search(r"from frame 4\d to 53 less than .* from what was made so far", answer.err)
+    assert digests == [tiny_model]  # 70 GB are not read twice
 
 
 def test_dropping_the_text_encoder_changes_nothing(

@@ -24,12 +24,12 @@ from flythrough.engine.live import (
     preview,
     request_along,
 )
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.warp_video import warp_in_memory
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -186,6 +186,8 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         steps: tuple[int, ...] | None = None,
+        guidance: float | None = None,
+        negative_prompt: str = "",
         seams: Seams = "independent",
         **led: Unpack[CameraSwitches],
     ) -> Rollout:
@@ -197,6 +199,8 @@ class Pipeline:
         request = replace(
             self._request(image, prompt, seed, size),
             steps=steps,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
             seams=seams,
             **known_switches(led),
         )
@@ -296,7 +300,7 @@ class Pipeline:
         for text in checked.notes:
             _announce(text)
         spec = build_spec(checked)
-        session = self._sessions.ready(spec)
+        session = self._sessions.ready(spec, folder=checked.model)
         if session.memory is not None:
             session.memory.say_again()
         announce_cut_prompt(session, spec.prompt, _announce)

@@ -11,14 +11,15 @@ from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
-from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
+from flythrough.engine.options import check_device, check_memory, check_numbers
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
-from flythrough.models.catalog import find_model
+from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout import store
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
@@ -46,15 +47,18 @@ class ResumeRequest:
 class CheckedResume:
     """A stored rollout, the plan it will follow, where the video goes, and notes for the user.
 
-    ``finished``: every chunk is there and only the video is to be written, without a model.
+    ``model`` and ``leads_on``: the model to go on with, and whether a new leg begins. ``finished``:
+    every chunk is there and only the video is to be written, without a model.
     """
 
     request: ResumeRequest
     rollout: Rollout
     plan: Plan
     output: Path
+    model: ModelFolder | None = None
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
+    leads_on: bool = False
     finished: bool = False
 
 
@@ -79,12 +83,14 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_video_target(output)
     if _only_video_missing(request, rollout, plan, output):
         return CheckedResume(request, rollout, plan, output, finished=True)
-    check_sources(rollout.spec, find_model(rollout.spec.model))
+    model = find_model(rollout.spec.model)
+    check_sources(rollout.spec, model)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
     uncontrolled = rollout.spec.method == "helios"
     longer = uncontrolled and request.frames is not None
-    if request.camera is None and request.prompt is None and not longer:
+    leads_on = request.camera is not None or request.prompt is not None or longer
+    if not leads_on:
         _check_unfinished(request, rollout, plan)
         if plan.warp is not None:
             warp = reread_warp(plan.warp, plan.frames, rollout.size)
@@ -93,7 +99,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     plan.request(rollout)  # refuses a path that does not resolve
     if request.output is not None:  # a stopped leg goes on without naming it again
         plan = replace(plan, output=str(request.output.resolve()))
-    return CheckedResume(request, rollout, plan, output, warp, notes)
+    return CheckedResume(request, rollout, plan, output, model, warp, notes, leads_on)
 
 
 def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
@@ -103,13 +109,14 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         WeightsError, RolloutError, InputError: the model cannot be used; the old plan is back then.
     """
     from flythrough.engine.build import announce_cut_prompt, build_session
+    from flythrough.engine.foresight import foresee
     from flythrough.engine.run import Job
     from flythrough.engine.spool import all_spooled
 
     for text in checked.notes:
         notify(text)
-    spec, request = checked.rollout.spec, checked.request
-    folder = find_model(spec.model)
+    spec, request, folder = checked.rollout.spec, checked.request, checked.model
+    assert folder is not None
     before = store.read_plan(request.folder)
     store.write_plan(request.folder, checked.plan.to_dict())
     try:
@@ -120,6 +127,8 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     if request.prompt is not None:
         announce_cut_prompt(session, request.prompt, notify)
     rollout = all_spooled(checked.rollout)
+    if checked.leads_on:
+        foresee(session, rollout, checked.plan, notify)
     return Job(session, rollout, checked.plan, request.folder, spool=True)
 
 

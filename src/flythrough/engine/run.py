@@ -61,7 +61,7 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
         notify(text)
     spec = build_spec(checked)
     sessions = sessions or Sessions(request.device, request.memory, notify)
-    session = sessions.ready(spec, checked.warp)
+    session = sessions.ready(spec, checked.warp, checked.model)
     announce_cut_prompt(session, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)

@@ -95,13 +95,13 @@ class KeyframeMemory:
             )
         return WarpClip(rgb=view.rgb, visible=view.visible)
 
-    def photo_share(self, rollout: Rollout, poses: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-        """[T] share of the picture that the photo alone lets each camera see, from a rendering of
-        an eighth of the size; ``matrices`` [T,3,3] are in pixels of the full size."""
+    def known_share(self, rollout: Rollout, poses: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+        """[T] share of the picture that all keyframes so far let each camera see, from a rendering
+        of an eighth of the size; ``matrices`` [T,3,3] are in pixels of the full size."""
         height, width = rollout.size[0] // 8, rollout.size[1] // 8
         scale = np.diag([width / rollout.size[1], height / rollout.size[0], 1.0])
         coarse = replace(self.settings, samples_per_axis=1, background="none", reference=False)
-        view = MeshMemory((self._photo(rollout),)).render(
+        view = MeshMemory(self.keyframes(rollout)).render(
             self._tensor(poses), self._tensor(scale @ matrices), (height, width), coarse
         )
         return np.asarray(view.visible.flatten(1).mean(1).cpu().numpy())
