@@ -202,7 +202,13 @@ def check_rigid(poses: ArrayLike, name: str = "world_from_camera") -> np.ndarray
         raise CameraError(f"{name} has shape {list(poses.shape)}; give 4x4 matrices, [T,4,4].")
     flat = poses.reshape(-1, 4, 4)
     _first_bad(~np.isfinite(flat).all((1, 2)), name, "holds a value that is not finite")
-    rest = np.abs(flat[:, 3] - np.array([0.0, 0.0, 0.0, 1.0])).max(1)
+    last = np.array([0.0, 0.0, 0.0, 1.0])
+    rest = np.abs(flat[:, 3] - last).max(1)
+    if (rest > 1e-6).any() and np.abs(flat[:, :, 3] - last).max() <= 1e-6:
+        raise CameraError(
+            f"{name} has its translations in the last row, as matrices for row vectors do; write "
+            "each one transposed."
+        )
     _first_bad(rest > 1e-6, name, "has a last row other than 0 0 0 1", rest)
     r = flat[:, :3, :3]
     off = np.abs(r @ np.swapaxes(r, -1, -2) - np.eye(3)).max((1, 2))
