@@ -21,6 +21,9 @@ def resume(
     camera: Annotated[str | None, Parameter(help="The next path, from the last camera on.")] = None,
     prompt: Annotated[str | None, Parameter(help="A new prompt for the new chunks.")] = None,
     frames: Annotated[int | None, Parameter(help="New frames; alone if no camera leads.")] = None,
+    camera_convention: Annotated[
+        str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
+    ] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -36,7 +39,9 @@ def resume(
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
     from flythrough.rollout.lock import held
 
-    request = ResumeRequest(folder, camera, prompt, frames, output, device, memory)
+    request = ResumeRequest(
+        folder, camera, prompt, frames, output, device, memory, camera_convention
+    )
     with held(folder):
         checked = check_resume(request)
         if checked.finished:

@@ -19,8 +19,11 @@ from flythrough.rollout.chunk import CHUNK_FRAMES
 
 ROLLOUTS = "rollouts"
 UNFINISHED = ".unfinished"
-_PER_VIDEO = ("image", "video", "camera", "warp", "warp_mask", "prompt", "frames", "size", "seed")
-_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora")
+_PER_VIDEO = (
+    *("image", "video", "camera", "camera_convention", "warp", "warp_mask"),
+    *("prompt", "frames", "size", "seed"),
+)
+_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora", "style_lora")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ class RequestDigests:
         not count; what they hold and every other option does."""
         if model.path not in self._models:
             self._models[model.path] = model.digest()
-        named = named_files(request.geometry, request.lora)
+        named = named_files(request.geometry, request.lora, _text(request.style_lora))
         values: dict[str, Any] = {"model": self._models[model.path], **named}
         if "geometry_digest" in named:
             values["geometry_axes"] = split_axes(request.geometry)[1]
@@ -136,6 +136,10 @@ class RequestDigests:
                 continue
             values[name] = _content(name, value)
         return digest_of("request", canonical_json(values))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _content(name: str, value: Any) -> Any:

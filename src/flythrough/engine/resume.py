@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.source import believed_file, check_no_convention, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
@@ -41,6 +41,7 @@ class ResumeRequest:
     output: Path | None = None
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    camera_convention: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,8 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_sources(rollout.spec, model)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
+    if request.camera is None:
+        check_no_convention(request.camera_convention, "a continuation without --camera")
     uncontrolled = rollout.spec.method == "helios"
     longer = uncontrolled and request.frames is not None
     leads_on = request.camera is not None or request.prompt is not None or longer
@@ -109,6 +112,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         WeightsError, RolloutError, InputError: the model cannot be used; the old plan is back then.
     """
     from flythrough.engine.build import announce_cut_prompt, build_session
+    from flythrough.engine.camera_reading import hold_against_scene
     from flythrough.engine.foresight import foresee
     from flythrough.engine.run import Job
     from flythrough.engine.spool import all_spooled
@@ -121,6 +125,8 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     store.write_plan(request.folder, checked.plan.to_dict())
     try:
         session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+        believed = believed_file(request.camera, request.camera_convention)
+        hold_against_scene(session, checked.rollout, checked.plan, believed, notify)
     except FlythroughError:
         store.write_plan(request.folder, before)
         raise
@@ -189,6 +195,7 @@ def _new_trajectory(request: ResumeRequest, rollout: Rollout, frames: int) -> Tr
             )
         return None
     extra = 1 if rollout.chunks else 0
-    trajectory = trajectory_from(request.camera or "static", frames + extra, rollout.spec.fps)
+    convention, camera = request.camera_convention, request.camera or "static"
+    trajectory = trajectory_from(camera, frames + extra, rollout.spec.fps, convention)
     check_metres(trajectory, rollout.spec.geometry)
     return trajectory
