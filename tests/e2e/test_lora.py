@@ -115,7 +115,7 @@ def test_a_style_beside_the_cameras_adapter_counts_in_every_stage(
     assert (settings["style_lora"], settings["style_scale"]) == (str(style.resolve()), 2.0)
     assert not np.array_equal(styled.frames, plain.frames)
     (style / "adapter_config.json").write_text('{"lora_alpha": 5, "r": 4}')
-    with pytest.raises(ft.InputError, match="style is missing or changed"):
+    with pytest.raises(ft.InputError, match=f"{style.name} is missing or changed"):
         ft.load(visible_model).step(styled.rollout, "static")
     (style / "adapter_config.json").write_text('{"lora_alpha": 4, "r": 4}')
 

@@ -192,6 +192,9 @@ def led_by(session: Session, frames: np.ndarray, mask: np.ndarray, first_chunk: 
 @contextmanager
 def stepping(session: Session, after_step: AfterStep | None) -> Iterator[None]:
     """Within the block ``after_step`` sees every step's latents and says which to go on with."""
+    if after_step is None:
+        yield
+        return
     made_by = session.generator
     steps = made_by.helios if isinstance(made_by, WarpAsHistoryGenerator) else made_by
     assert isinstance(steps, HeliosGenerator)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from flythrough.cameras.formats.conventions import Convention, other_readings
 from flythrough.cameras.source import BelievedFile
@@ -62,7 +63,8 @@ def hold_against_scene(
         poses, matrices = cameras.world_from_camera[places], cameras.intrinsics[places]
         return memory.cells_seen(rollout, poses, matrices)
 
-    shares = reading_shares(leg.trajectory, seen)
+    with torch.inference_mode():
+        shares = reading_shares(leg.trajectory, seen)
     strong = better_readings(shares, STRONG)
     found = strong or better_readings(shares, WEAK)
     if found is None:

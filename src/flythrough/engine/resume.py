@@ -72,6 +72,8 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     """
     check_device(request.device)
     check_memory(request.memory, request.device)
+    if request.camera is None:
+        check_no_convention(request.camera_convention, "a continuation without --camera")
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -88,8 +90,6 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_sources(rollout.spec, model)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
-    if request.camera is None:
-        check_no_convention(request.camera_convention, "a continuation without --camera")
     uncontrolled = rollout.spec.method == "helios"
     longer = uncontrolled and request.frames is not None
     leads_on = request.camera is not None or request.prompt is not None or longer
