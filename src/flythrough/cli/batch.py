@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from flythrough.cli.output import emit, note
-from flythrough.engine.words import parse_size, parse_steps
+from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.batch import BatchResult
@@ -37,7 +37,7 @@ def batch(
     ] = False,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
 ) -> None:

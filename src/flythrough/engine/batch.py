@@ -21,9 +21,9 @@ from flythrough.engine.batch_check import (
 )
 from flythrough.engine.batch_record import Record, recording
 from flythrough.engine.contact import CONTACT, write_contact
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.request import check
 from flythrough.engine.sessions import Sessions
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 
 Notify = Callable[[str], None]
@@ -163,6 +163,8 @@ def _made(
         if under_way is not None:
             under_way.parent.mkdir(exist_ok=True)
         again = check(replace(job.request, output=output, rollout=under_way))
+        # A kept rollout names no video, so that continuing it never replaces the batch's.
+        again = replace(again, request=replace(again.request, output=None))
         run = start_job(again, notify, sessions)
         if run.session.memory is not None:
             run.session.memory.say_again()

@@ -11,15 +11,19 @@ from typing import Any
 from flythrough.engine.batch_record import Record, RequestDigests, is_done, read_records
 from flythrough.engine.columns import COLUMNS
 from flythrough.engine.manifest import Row, read_manifest
-from flythrough.engine.options import MemoryChoice, check_device, check_memory
+from flythrough.engine.options import check_device, check_memory
 from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import FlythroughError, InputError
 from flythrough.rollout.chunk import CHUNK_FRAMES
 
 ROLLOUTS = "rollouts"
 UNFINISHED = ".unfinished"
-_PER_VIDEO = ("image", "video", "camera", "warp", "warp_mask", "prompt", "frames", "size", "seed")
-_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora")
+_PER_VIDEO = (
+    *("image", "video", "camera", "camera_convention", "warp", "warp_mask"),
+    *("prompt", "frames", "size", "seed"),
+)
+_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora", "style_lora")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.chunk import CHUNK_FRAMES
-from flythrough.rollout.spec import Seams
-
-MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
-"""Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
+from flythrough.rollout.spec import Method, Seams
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -95,6 +93,29 @@ def check_lora_scale(scale: float, active: bool) -> None:
         raise InputError(
             f"--lora-scale {scale:g} has no effect because no adapter is active; give --lora FILE "
             "or drop it."
+        )
+
+
+def check_style(style: Path | None, scale: float, method: Method) -> None:
+    """--style-lora and --style-scale, for a style beside the adapter of the camera.
+
+    Raises:
+        InputError: no camera, a scale out of range, or a scale without a style.
+    """
+    if style is None:
+        if scale != 1:
+            raise InputError(
+                f"--style-scale {scale:g} has no effect without --style-lora; give both or neither."
+            )
+        return
+    if method == "helios":
+        raise InputError(
+            f"--style-lora {style} is for videos with a camera, where --lora is the camera's "
+            f"adapter; without one say --lora {style}."
+        )
+    if not (math.isfinite(scale) and 0 < abs(scale) <= 4):
+        raise InputError(
+            f"--style-scale {scale:g} is out of range; give -4 to 4, not 0 (usual: 1)."
         )
 
 

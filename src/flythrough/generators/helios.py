@@ -32,7 +32,7 @@ from flythrough.rollout.chunk import (
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise, reference_block_noise
-from flythrough.sampling.pyramid import sample_pyramid
+from flythrough.sampling.pyramid import AfterStep, sample_pyramid
 from flythrough.sampling.solvers import new_solver
 
 
@@ -57,11 +57,16 @@ class StageConditioning:
 
 
 class HeliosGenerator:
-    """Chunks of 33 frames from the native history."""
+    """Chunks of 33 frames from the native history.
+
+    ``after_step``, which is None but for callers that watch or steer latents, sees those of every
+    step and says which to go on with.
+    """
 
     def __init__(self, model: LoadedModel, settings: SamplerSettings) -> None:
         self.model, self.settings = model, settings
         self.pyramid = PyramidConfig.from_dict(model.scheduler)
+        self.after_step: AfterStep | None = None
         self._known: tuple[str, Anchors] | None = None
         self._noised = lru_cache(maxsize=1)(self._add_noise)
 
@@ -279,6 +284,7 @@ class HeliosGenerator:
             self.pyramid,
             solver=solver,
             on_step=on_step,
+            after_step=self.after_step,
         )
 
     def denoise(

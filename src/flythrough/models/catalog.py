@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -60,7 +61,10 @@ def adapter_file(band: str) -> str:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model folder: its name, place, parts present and own defaults."""
+    """A checked model folder: its name, place, parts present and own defaults.
+
+    A value stands for the folder as it was found: its digest is taken once.
+    """
 
     name: str
     path: Path
@@ -107,6 +111,10 @@ class ModelFolder:
 
     def digest(self) -> str:
         """A fingerprint of weights, configurations and tokenizer (``folder_digest``)."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return folder_digest(self.path)
 
 
