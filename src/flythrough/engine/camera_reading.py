@@ -3,7 +3,7 @@
 Matrices do not say what they mean, but a path does once something is known of the scene: read
 wrongly, an orbit turns away from its subject. Where a path as read soon loses sight of everything
 known while under another reading it keeps it in view, the file most likely means the other one.
-Straight moves and turns on the spot stay undecided (``docs/live.md`` has figures).
+Straight moves and turns on the spot stay undecided (``docs/cameras.md`` has figures).
 """
 
 from __future__ import annotations
