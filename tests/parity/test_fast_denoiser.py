@@ -221,7 +221,7 @@ def test_compiled_once_for_all_token_counts(monkeypatch: pytest.MonkeyPatch) -> 
         lengths.add(net.pack_history(given["history"]).tokens.shape[1])
         fast(**given)
         set_lora_active(net, "camera", False)
-        fast(**inputs("image", chunk))
+        fast(**inputs("image", chunk, (2, 2)))
         counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert gap(net, fast, inputs("half-seen")) < TOLERANCE
     kernels._made.cache_clear()

@@ -51,8 +51,8 @@ class Rows:
         self._write()
         if self._on_row is not None:
             self._on_row(name, figures)
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()
             torch.cuda.empty_cache()
         return None if "failed" in figures else figures
 

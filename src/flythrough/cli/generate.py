@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
@@ -89,6 +90,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         Literal["auto", "resident", "drop-text", "offload"],
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -124,6 +128,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         select=select,
         device=device,
         memory=memory,
+        compute=chosen_compute(fast, compiled, precision),
         output=output,
         rollout=rollout,
         save_warp=save_warp,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
@@ -26,6 +27,9 @@ def resume(
         Literal["auto", "resident", "drop-text", "offload"],
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -35,7 +39,8 @@ def resume(
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
     from flythrough.rollout.lock import held
 
-    request = ResumeRequest(folder, camera, prompt, frames, output, device, memory)
+    compute = chosen_compute(fast, compiled, precision)
+    request = ResumeRequest(folder, camera, prompt, frames, output, device, memory, compute)
     with held(folder):
         checked = check_resume(request)
         if checked.finished:

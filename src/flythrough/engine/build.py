@@ -13,10 +13,11 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.acceleration import accelerated
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
-from flythrough.engine.options import MemoryChoice
+from flythrough.engine.options import Compute, MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
@@ -127,6 +128,7 @@ def build_session(
     warp: WarpVideo | None = None,
     memory: MemoryChoice = "auto",
     loaded: LoadedModel | None = None,
+    compute: Compute = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
@@ -135,7 +137,7 @@ def build_session(
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device, or too little memory.
+        InputError: no such device, too little memory, or a path the denoiser cannot take.
     """
     check_sources(spec, folder)
     check_settings(spec)
@@ -153,6 +155,7 @@ def build_session(
     lora = _attach_adapter(spec, model, notify)
     if placement == "offload":
         stream_denoiser(model)
+    model = accelerated(model, compute, notify)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(

@@ -13,6 +13,8 @@ from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Seams
 
+Compute = Literal["auto", "plain", "fast", "compiled", "fp8"]
+"""The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere."""
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 
@@ -175,6 +177,21 @@ def check_memory(asked: MemoryChoice, device: str) -> None:
             f"--memory offload has no effect on the device {kind}: weights are streamed to CUDA "
             "GPUs only; use drop-text or auto."
         )
+
+
+def check_compute(asked: Compute, device: str) -> None:
+    """--fast, --compile and --precision as one word, against --device.
+
+    Raises:
+        InputError: an unknown word, or a path that the device cannot take.
+    """
+    if asked not in get_args(Compute):
+        raise InputError(
+            f"compute {asked!r} is unknown; use one of {', '.join(get_args(Compute))}."
+        )
+    kind = device.partition(":")[0]
+    if kind == "mps" and asked in ("compiled", "fp8"):
+        raise InputError(f"compute {asked!r} is not available on the device {kind}; use 'fast'.")
 
 
 def check_targets(

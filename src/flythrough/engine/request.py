@@ -17,8 +17,10 @@ from flythrough.engine.camera_options import camera_recipe, has_adapter
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
+    Compute,
     MemoryChoice,
     check_blend,
+    check_compute,
     check_device,
     check_lora_scale,
     check_memory,
@@ -49,7 +51,8 @@ class GenerateRequest:
     ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
-    weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
+    weights lie (``engine.options.MemoryChoice``); ``compute``: the
+    denoiser's path (``engine.options.Compute``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
@@ -79,6 +82,7 @@ class GenerateRequest:
     seams: Seams = "independent"
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    compute: Compute = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -121,6 +125,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
     check_memory(request.memory, request.device)
+    check_compute(request.compute, request.device)
     _check_words(request)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)

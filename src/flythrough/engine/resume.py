@@ -11,7 +11,14 @@ from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
-from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
+from flythrough.engine.options import (
+    Compute,
+    MemoryChoice,
+    check_compute,
+    check_device,
+    check_memory,
+    check_numbers,
+)
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
@@ -40,6 +47,7 @@ class ResumeRequest:
     output: Path | None = None
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    compute: Compute = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +75,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     """
     check_device(request.device)
     check_memory(request.memory, request.device)
+    check_compute(request.compute, request.device)
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -113,7 +122,15 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     before = store.read_plan(request.folder)
     store.write_plan(request.folder, checked.plan.to_dict())
     try:
-        session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+        session = build_session(
+            spec,
+            folder,
+            request.device,
+            notify,
+            checked.warp,
+            request.memory,
+            compute=request.compute,
+        )
     except FlythroughError:
         store.write_plan(request.folder, before)
         raise
