@@ -16,6 +16,8 @@ from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.fp8 import FP8, LARGEST
 from flythrough.models.rotary import Tables
 
+# Strides between samples are counted in tokens: multiples of the constant width then tell the
+# compiler that rows are aligned, and it loads 16 bytes at once.
 _COUNTS = ["past", "tokens", "x_batch", "update_batch", "out_batch", "scale_batch"]
 
 
@@ -49,10 +51,10 @@ def _residual_norm(  # noqa: PLR0913, PLR0917
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
     row = (sample * 2 + (token >= past)) * WIDTH + columns
-    place = x + sample * x_batch + token * WIDTH + columns
+    place = x + (sample * x_batch + token) * WIDTH + columns
     wide = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     if HAS_UPDATE:
-        where = update + sample * update_batch + token * WIDTH + columns
+        where = update + (sample * update_batch + token) * WIDTH + columns
         added = tl.load(where, mask=inside, other=0.0).to(tl.float32)
         if HAS_GATE:
             added = added * tl.load(gate + row, mask=inside, other=0.0)
@@ -65,7 +67,7 @@ def _residual_norm(  # noqa: PLR0913, PLR0917
     normed = centred * deviation * tl.load(gain + row, mask=inside, other=0.0)
     normed = normed + tl.load(shift + row, mask=inside, other=0.0)
     rounded = normed.to(x.dtype.element_ty)
-    target = sample * out_batch + token * WIDTH + columns
+    target = (sample * out_batch + token) * WIDTH + columns
     if HAS_VALUES:
         tl.store(values + target, rounded, mask=inside)
     if HAS_FP8:
@@ -96,14 +98,14 @@ def _norm_rotate(  # noqa: PLR0913, PLR0917
     token = (tl.program_id(0) % tokens).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
-    place = x + sample * x_batch + token * x_row + columns
+    place = x + (sample * x_batch + token) * x_row + columns
     wide = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     wide = wide * tl.rsqrt(tl.sum(wide * wide, 0) / WIDTH + eps)
     wide = wide * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     if ROTATE:
         even, odd = tl.split(tl.reshape(wide, (BLOCK // 2, 2)))
         angle = tl.arange(0, BLOCK // 2) % PAIRS
-        at = sample * table_batch + token * PAIRS + angle
+        at = (sample * table_batch + token) * PAIRS + angle
         c, s = tl.load(cos + at), tl.load(sin + at)
         turned = tl.join(even * c - odd * s, even * s + odd * c)
         wide = tl.reshape(turned, (BLOCK,))
@@ -165,9 +167,9 @@ class TritonElementwise:
             gain if out.scales is None else out.scales,
             past,
             tokens,
-            x.stride(0),
-            0 if update is None else update.stride(0),
-            buffer.stride(0),
+            x.stride(0) // width,
+            0 if update is None else update.stride(0) // width,
+            buffer.stride(0) // width,
             0 if out.scales is None else out.scales.stride(0),
             eps,
             WIDTH=width,
@@ -193,9 +195,9 @@ class TritonElementwise:
             cos,
             sin,
             tokens,
-            x.stride(0),
+            x.stride(0) // x.stride(1),
             x.stride(1),
-            0 if tables is None or len(cos) == 1 else cos.stride(0),
+            0 if tables is None or len(cos) == 1 else cos.stride(0) // cos.shape[2],
             eps,
             WIDTH=width,
             PAIRS=1 if tables is None else cos.shape[2],
