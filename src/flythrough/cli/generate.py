@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
@@ -103,6 +104,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -143,6 +147,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         camera_convention=camera_convention,
         device=device,
         memory=memory,
+        compute=chosen_compute(fast, compiled, precision),
         output=output,
         rollout=rollout,
         save_warp=save_warp,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
@@ -14,7 +15,7 @@ from flythrough.cli.stopping import goes_on
 from flythrough.engine.words import MemoryChoice
 
 
-def resume(
+def resume(  # noqa: PLR0913 - the command line
     folder: Path,
     /,
     *,
@@ -30,6 +31,9 @@ def resume(
         MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -39,8 +43,9 @@ def resume(
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
     from flythrough.rollout.lock import held
 
+    compute = chosen_compute(fast, compiled, precision)
     request = ResumeRequest(
-        folder, camera, prompt, frames, output, device, memory, camera_convention
+        folder, camera, prompt, frames, output, device, memory, camera_convention, compute
     )
     with held(folder):
         checked = check_resume(request)

@@ -14,6 +14,7 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.acceleration import accelerated
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
@@ -22,7 +23,7 @@ from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -133,6 +134,7 @@ def build_session(
     warp: WarpVideo | None = None,
     memory: MemoryChoice = "auto",
     loaded: LoadedModel | None = None,
+    compute: Compute = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
@@ -141,7 +143,7 @@ def build_session(
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device, or too little memory.
+        InputError: no such device, too little memory, or a path the denoiser cannot take.
     """
     check_sources(spec, folder)
     check_settings(spec)
@@ -162,6 +164,7 @@ def build_session(
         attach_lora(model.transformer, read_lora(Path(style)), STYLE_ADAPTER, scale)
     if placement == "offload":
         stream_denoiser(model)
+    model = accelerated(model, compute, notify)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
@@ -196,6 +196,21 @@ def check_memory(asked: MemoryChoice, device: str) -> None:
             f"--memory offload has no effect on the device {kind}: weights are streamed to CUDA "
             "GPUs only; use drop-text or auto."
         )
+
+
+def check_compute(asked: Compute, device: str) -> None:
+    """--fast, --compile and --precision as one word, against --device.
+
+    Raises:
+        InputError: an unknown word, or a path that the device cannot take.
+    """
+    if asked not in get_args(Compute):
+        raise InputError(
+            f"compute {asked!r} is unknown; use one of {', '.join(get_args(Compute))}."
+        )
+    kind = device.partition(":")[0]
+    if kind == "mps" and asked in ("compiled", "fp8"):
+        raise InputError(f"compute {asked!r} is not available on the device {kind}; use 'fast'.")
 
 
 def check_targets(

@@ -30,7 +30,7 @@ from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.warp_video import warp_in_memory
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -80,6 +80,7 @@ def load(
     lora: str | Path = "default",
     lora_scale: float = 1.0,
     memory: MemoryChoice = "auto",
+    compute: Compute = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -92,12 +93,14 @@ def load(
             stage.
         lora_scale: how much the adapter counts, in [-4, 4] and not 0.
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
+        compute: the denoiser's path: ``plain``, ``fast``, ``compiled`` or ``fp8`` (see
+            docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora, lora_scale, memory)
+    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute)
 
 
 class Pipeline:
@@ -116,10 +119,12 @@ class Pipeline:
         lora: str | Path = "default",
         lora_scale: float = 1.0,
         memory: MemoryChoice = "auto",
+        compute: Compute = "auto",
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self._sessions = Sessions(device, memory, _announce)
+        self.compute = compute
+        self._sessions = Sessions(device, memory, _announce, compute)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -303,6 +308,7 @@ class Pipeline:
             lora_scale=self.lora_scale,
             device=self.device,
             memory=self.memory,
+            compute=self.compute,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:

@@ -24,6 +24,7 @@ from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
     check_blend,
+    check_compute,
     check_device,
     check_lora_scale,
     check_memory,
@@ -38,7 +39,7 @@ from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
@@ -57,7 +58,8 @@ class GenerateRequest:
     ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
-    weights lie (``engine.words.MemoryChoice``); ``guidance`` None takes the model's own;
+    weights lie (``engine.words.MemoryChoice``); ``compute``: the
+    denoiser's path (``engine.words.Compute``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
@@ -91,6 +93,7 @@ class GenerateRequest:
     seams: Seams = "independent"
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    compute: Compute = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -140,6 +143,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
     check_memory(request.memory, request.device)
+    check_compute(request.compute, request.device)
     _check_words(request)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)

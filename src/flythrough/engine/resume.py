@@ -11,12 +11,17 @@ from flythrough.cameras.source import believed_file, check_no_convention, trajec
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
-from flythrough.engine.options import check_device, check_memory, check_numbers
+from flythrough.engine.options import (
+    check_compute,
+    check_device,
+    check_memory,
+    check_numbers,
+)
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder, find_model
@@ -42,6 +47,7 @@ class ResumeRequest:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     camera_convention: str | None = None
+    compute: Compute = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +80,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_memory(request.memory, request.device)
     if request.camera is None:
         check_no_convention(request.camera_convention, "a continuation without --camera")
+    check_compute(request.compute, request.device)
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -124,7 +131,15 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     before = store.read_plan(request.folder)
     store.write_plan(request.folder, checked.plan.to_dict())
     try:
-        session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+        session = build_session(
+            spec,
+            folder,
+            request.device,
+            notify,
+            checked.warp,
+            request.memory,
+            compute=request.compute,
+        )
         believed = believed_file(request.camera, request.camera_convention)
         hold_against_scene(session, checked.rollout, checked.plan, believed, notify)
     except FlythroughError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.spec import RolloutSpec
 
@@ -19,12 +19,20 @@ class Sessions:
     """Keeps the newest session and gives it to every rollout that the same settings shaped.
 
     Args:
-        device, memory: where the model runs and its weights lie, as in ``GenerateRequest``.
+        device, memory, compute: where the model runs, its weights lie and which path its denoiser
+            takes, as in ``GenerateRequest``.
         notify: told about fallbacks while a model is loaded and used.
     """
 
-    def __init__(self, device: str, memory: MemoryChoice, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        device: str,
+        memory: MemoryChoice,
+        notify: Callable[[str], None],
+        compute: Compute = "auto",
+    ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
+        self.compute = compute
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of the run that memory was planned for
 
@@ -54,7 +62,7 @@ class Sessions:
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(
-                spec, folder, self.device, self._notify, warp, self.memory, model
+                spec, folder, self.device, self._notify, warp, self.memory, model, self.compute
             )
             before = key, session
         elif warp is not None:

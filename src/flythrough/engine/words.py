@@ -8,6 +8,8 @@ from typing import Literal
 
 from flythrough.errors import InputError
 
+Compute = Literal["auto", "plain", "fast", "compiled", "fp8"]
+"""The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere."""
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 

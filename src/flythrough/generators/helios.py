@@ -250,7 +250,9 @@ class HeliosGenerator:
             reference=settings.reference,
         )
         guidance = settings.guidance
-        plain = self.embedding(spec.negative_prompt) if guidance.active else None
+        plain = None
+        if guidance.active:
+            plain = self.embedding(spec.negative_prompt).to(self.model.transformer.dtype)
         self.model.prompts.release()
         current: tuple[int, StageConditioning, PackedHistory] | None = None
         step = 0
@@ -258,8 +260,13 @@ class HeliosGenerator:
         def denoise(x: Tensor, timestep: Tensor, stage: int) -> Tensor:
             nonlocal current, step
             if current is None or current[0] != stage:
-                chosen = conditioning(stage)
-                current = stage, chosen, self.model.transformer.pack_history(chosen.history)
+                chosen = self._ready(conditioning(stage))
+                packed = None
+                if current is not None and current[1].history is chosen.history:
+                    packed = current[2]  # an adapter never changes how history is embedded
+                if packed is None:
+                    packed = self.model.transformer.pack_history(chosen.history)
+                current = stage, chosen, packed
                 step = 0
             given, history = current[1], current[2]
             velocity = self.denoise(x, timestep, given, history)
@@ -287,15 +294,18 @@ class HeliosGenerator:
             after_step=self.after_step,
         )
 
+    def _ready(self, stage: StageConditioning) -> StageConditioning:
+        """The prompt in the network's dtype, once for all steps of the stage."""
+        return replace(stage, embedding=stage.embedding.to(self.model.transformer.dtype))
+
     def denoise(
         self, x: Tensor, timestep: Tensor, stage: StageConditioning, history: PackedHistory
     ) -> Tensor:
-        """One call of the network; float32 in and out."""
-        transformer = self.model.transformer
-        velocity = transformer(
-            x.to(transformer.dtype),
+        """One call of the network; float32 in and out, the prompt in the network's dtype."""
+        velocity = self.model.denoiser(
+            x.to(self.model.transformer.dtype),
             timestep,
-            stage.embedding.to(transformer.dtype),
+            stage.embedding,
             indices_hidden_states=stage.target,
             history=history,
         )
