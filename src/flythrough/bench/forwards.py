@@ -92,7 +92,7 @@ def stock_call(stock: Any, given: dict[str, Any]) -> Tensor:
     extra: dict[str, Any] = {}
     for name, band in bands.items():
         assert band is not None
-        extra[f"latents_history_{name}"] = band.latents
+        extra[f"latents_history_{name}"] = band.latents.to(given["hidden_states"].dtype)
         extra[f"indices_latents_history_{name}"] = band.indices
     found: Tensor = stock(
         given["hidden_states"],
