@@ -97,7 +97,4 @@ def replicated(networks: nn.Module, trained: Iterable[nn.Parameter], losses: Los
     left_out = [name for name, value in turn.named_parameters() if id(value) not in known]
     left_out += [name for name, _ in turn.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(turn, left_out)
-    replica = DistributedDataParallel(
-        turn, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=False
-    )
-    return replica  # called as (step, rank)
+    return DistributedDataParallel(turn, broadcast_buffers=False, find_unused_parameters=True)

@@ -16,7 +16,7 @@ from flythrough.models.adapters import new_lora
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.helios_blocks import PatchProjection
 from flythrough.models.linear import Linear
-from flythrough.training.helios.recipe import Adapter, Patches
+from flythrough.training.helios.recipe_tables import Adapter, Patches
 from flythrough.training.parallel import whole
 
 HISTORY_PATCHES = ("patch_short", "patch_mid", "patch_long")
