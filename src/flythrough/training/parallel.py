@@ -97,4 +97,4 @@ def replicated(networks: nn.Module, trained: Iterable[nn.Parameter], losses: Los
     left_out = [name for name, value in turn.named_parameters() if id(value) not in known]
     left_out += [name for name, _ in turn.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(turn, left_out)
-    return DistributedDataParallel(turn, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(turn, find_unused_parameters=True)

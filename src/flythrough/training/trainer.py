@@ -84,8 +84,12 @@ class Trainer(Loop):
         self.accumulate = accumulate
         self.rank, self.world = rank_and_world()
         if strategy == "fsdp":
+            names = {id(value): name for name, value in task.networks.named_parameters()}
             for network, layers in task.shards():
                 shard(network, layers, device)
+            for player in task.players:  # sharding put other parameters into the places
+                kept = [names[id(value)] for value in player.parameters]
+                player.parameters = [task.networks.get_parameter(name) for name in kept]
         for player in task.players:
             player.prepare(device)
         self._turns: dict[str, Losses] = {}
@@ -171,17 +175,18 @@ class Trainer(Loop):
             losses = self.gradients(player)
             rate, norm = player.update(step, progress)
             if log or player.every > 1:
-                self._figures[player.name] = {k: float(v) for k, v in losses.items()}
+                figures = {k: float(v) for k, v in losses.items()}
+                self._figures[player.name] = {**figures, "norm": norm}
         self.step += 1
         if not log:
             return Record(self.step, {}, rate, 0.0, 0.0)
-        figures: dict[str, float] = {"total": 0.0}
+        shown: dict[str, float] = {"total": 0.0}
         for name, values in self._figures.items():
-            figures["total"] += values["total"]
-            figures |= {f"{name}.{key}": value for key, value in values.items()}
+            shown["total"] += values["total"]
+            shown |= {f"{name}.{key}": value for key, value in values.items()}
         before, self._logged_at = self._logged_at, time.monotonic()
         seconds = (self._logged_at - before) / settings.log_every
-        return Record(self.step, figures, rate, norm, seconds)
+        return Record(self.step, shown, rate, norm, seconds)
 
     def write_preview(self) -> dict[str, float]:
         """Played tasks have none: they are judged by sampling from what they export."""
