@@ -9,6 +9,7 @@ read or set: that is what :func:`whole` and :func:`fill` are for.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -47,6 +48,8 @@ def shard(network: nn.Module, layers: Iterable[nn.Module], device: torch.device)
     world = rank_and_world()[1]
     if world == 1:
         return
+    # Outputs that are views must not be changed in place; nothing here does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (world,))
     for layer in layers:
         fully_shard(layer, mesh=mesh)

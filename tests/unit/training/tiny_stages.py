@@ -17,8 +17,8 @@ _RUN = """
 [run]
 seed = 3
 batch = 2
-steps = 4
-save_every = 2
+steps = 2
+save_every = 1
 precision = "fp32"
 checkpointing = {checkpointing}
 size = [64, 128]
