@@ -49,7 +49,7 @@ def helios(  # noqa: PLR0913 - every knob of a training run
     )
     check_run(asked)  # before anything slow is imported
     from flythrough.training.helios.run import run
-    from flythrough.training.loop import Record
+    from flythrough.training.loop import Record, rank_and_world
 
     console = stderr_console()
 
@@ -61,4 +61,5 @@ def helios(  # noqa: PLR0913 - every knob of a training run
         )
 
     result = run(asked, show)
-    emit(result, f"{result['model']}: step {result['step']}")
+    if rank_and_world()[0] == 0:
+        emit(result, f"{result['model']}: step {result['step']}")

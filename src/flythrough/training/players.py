@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -67,13 +68,22 @@ class Player:
         return step % self.every == 0
 
     def update(self, step: int, progress: float) -> tuple[float, float]:
-        """Step along the gradients that are there; returns (learning rate, gradient norm)."""
+        """Step along the gradients that are there; returns (learning rate, gradient norm).
+
+        Raises:
+            InputError: gradients that are no numbers; nothing is changed then.
+        """
         number = step // self.every
         rate = learning_rate_at(progress, number, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        norm = total.full_tensor() if isinstance(total, DTensor) else total
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+        if not math.isfinite(norm):
+            raise InputError(
+                f"The gradients of {self.name} became {norm} in step {step + 1}; lower its learning "
+                "rate and resume from the last checkpoint."
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -81,7 +91,7 @@ class Player:
             with torch.no_grad():
                 for mean, parameter in zip(self.average, self.parameters, strict=True):
                     mean.lerp_(parameter.to(mean.dtype), 1 - decay)
-        return rate, float(norm)
+        return rate, norm
 
     def use_average(self) -> None:
         """Put the average, where there is one, into the weights."""

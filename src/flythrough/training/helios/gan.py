@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from flythrough.errors import InputError
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.precision import without_autocast
 from flythrough.training.denoiser import Conditioned
 from flythrough.training.helios.material import velocity
 
@@ -65,9 +66,11 @@ class Heads(nn.Module):
 
     def forward(self, features: Sequence[Tensor], corner: tuple[float, float]) -> Tensor:
         """Logits [B,heads] from features [B,C,T,h,w], of which each head sees half the height and
-        width, at the place ``corner`` in [0,1)."""
+        width, at the place ``corner`` in [0,1). In float32: the penalty compares logits that are
+        almost equal, and norms of few values have no gradient in bfloat16."""
         pairs = zip(self.heads, features, strict=True)
-        return torch.stack([head(half_crop(seen, corner)) for head, seen in pairs], dim=1)
+        with without_autocast(features[0].device):
+            return torch.stack([head(half_crop(seen, corner)) for head, seen in pairs], dim=1)
 
 
 def half_crop(features: Tensor, corner: tuple[float, float]) -> Tensor:
