@@ -81,8 +81,8 @@ class Player:
         norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm):
             raise InputError(
-                f"The gradients of {self.name} became {norm} in step {step + 1}; lower its learning "
-                "rate and resume from the last checkpoint."
+                f"The gradients of {self.name} became {norm} in step {step + 1}; lower its "
+                "learning rate and resume from the last checkpoint."
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -204,7 +204,7 @@ def test_gradients_that_are_no_numbers_stop_a_run_before_its_weights(tmp_path: P
     task = OneWeight()
     trainer = Trainer(task, LoopSettings(steps=1, learning_rate=1.0), tmp_path, CPU)
     task.networks["layer"].weight.register_hook(lambda gradient: gradient / 0)
-    with pytest.raises(InputError, match="gradients of p became .* in step 1"):
+    with pytest.raises(InputError, match=r"gradients of p became .* in step 1"):
         trainer.run()
     assert float(task.networks["layer"].weight.detach()) == 0.0
     assert not trainer.checkpoint.exists()
