@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import flythrough as ft
@@ -21,9 +22,10 @@ from flythrough.engine import build, run
 from flythrough.engine.batch_record import read_records
 from flythrough.media.video import read_video
 from flythrough.rollout import store
+from flythrough.rollout.lock import LOCK
 from throwaway import Answer, Command
 
-KILL_TIME = 60
+KILL_TIME = 240  # a busy machine may need minutes to load libraries
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -62,7 +64,10 @@ def test_a_list_becomes_videos_records_and_a_sheet(
     answer = flythrough(*words, "--frames", 8)
     assert answer.status == 0, answer.err
     jobs = [f"walk-camera{c}-seed{s}" for c in (1, 2) for s in (1, 2)] + ["still"]
-    assert names(workplace / "out") == {f"{j}.mp4" for j in jobs} | {"results.jsonl", "contact.png"}
+    assert names(workplace / "out") == {
+        *(f"{job}.mp4" for job in jobs),
+        *("results.jsonl", "contact.png", LOCK),
+    }
     said = results(answer)
     assert [said[job]["frames"] for job in jobs] == [40, 40, 40, 40, 8]
     assert {said[job]["status"] for job in jobs} == {"made"}
@@ -207,8 +212,13 @@ def test_kept_rollouts_can_be_continued(flythrough: Command, tiny_model: Path) -
     folder = Path("out/rollouts/a")
     assert [path.name for path in folder.parent.iterdir()] == ["a"]
     assert store.load(folder).digest() == results(made)["a"]["digest"]
+    video = Path("out/a.mp4").read_bytes()
+    unnamed = flythrough("continue", folder, "--camera", "forward 0.1")
+    assert unnamed.status == 2
+    assert "names no output video" in unnamed.err
     more = flythrough("continue", folder, "--camera", "forward 0.1", "-o", "more.mp4")
     assert more.status == 0, more.err
+    assert Path("out/a.mp4").read_bytes() == video
 
 
 def test_every_faulty_row_is_listed_and_nothing_is_written(
@@ -321,7 +331,7 @@ def test_stopping_leaves_nothing_half_written(
         patched.setattr(run, "write_result", stopped)
         assert flythrough(*words).status == 130
     videos = {path.name for path in Path("out").iterdir()}
-    assert videos == {"a.mp4", "results.jsonl", "rollouts"}
+    assert videos == {LOCK, "a.mp4", "results.jsonl", "rollouts"}
     assert [path.name for path in Path("out/rollouts").iterdir()] == ["a"]
     again = results(flythrough(*words))
     assert (again["a"]["status"], again["b"]["status"]) == ("kept", "made")
@@ -362,11 +372,9 @@ def test_a_killed_batch_goes_on_where_it_stopped(
 
 
 def test_two_batches_do_not_fill_one_folder(flythrough: Command, tiny_model: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     Path("out").mkdir()
     path = rows_file({"prompt": "a hill", "frames": 8})
-    with Path("out/results.jsonl").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(Path("out") / LOCK):  # another object than that of the batch, as a process has
         answer = flythrough("batch", path, "-o", "out", "--model", tiny_model)
     assert answer.status == 2
     assert "Another process is filling out" in answer.err

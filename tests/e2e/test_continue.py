@@ -225,6 +225,8 @@ def test_refused_continuation_leaves_the_folder_as_it_was(
         ["--frames", 33],
         ["--camera", "sideways 3"],
         ["--camera", "forward 1m"],
+        ["--camera-convention", "opengl"],
+        ["--camera", "static", "--camera-convention", "opengl"],
         ["--camera", "static", "--frames", 0],
         ["--camera", "static", "-o", tmp_path / "none" / "out.mp4"],
         ["--camera", "static", "--device", "abacus"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from flythrough.cameras.formats import read_trajectory
+from flythrough.cameras.path_language import parse_path
 from flythrough.media.video import read_video, write_video
+from flythrough.models import catalog
 from flythrough.rollout import store
 from throwaway import Command
 
@@ -53,12 +56,60 @@ def test_equal_requests_give_equal_videos_and_a_seed_changes_them(
     ("path", "leaves"), [("pan right 170deg", True), ("pan right 5deg", False)]
 )
 def test_a_path_that_leaves_the_scene_is_foretold(
-    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path, path: str, leaves: bool
+    flythrough: Command,
+    tiny_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    leaves: bool,
 ) -> None:
     words = ["generate", photo, "--camera", path, "--geometry", "flat", "--model", tiny_model]
-    answer = flythrough(*words, "--frames", 33, "-o", tmp_path / "o.mp4")
+    kept = [] if leaves else ["--rollout", tmp_path / "run"]
+    answer = flythrough(*words, "--frames", 33, "-o", tmp_path / "o.mp4", *kept)
     assert answer.status == 0
     assert ("the path leaves the scene: from frame" in answer.err) == leaves
+    if leaves:
+        return
+    digests: list[Path] = []
+    take = catalog.folder_digest
+    monkeypatch.setattr(catalog, "folder_digest", lambda path: digests.append(path) or take(path))
+    away = ["--camera", "pan right 170deg", "--frames", 20]
+    answer = flythrough("continue", tmp_path / "run", *away)
+    assert re.search(r"from frame 4\d to 53 less than .* from what was made so far", answer.err)
+    assert digests == [tiny_model]  # 70 GB are not read twice
+
+
+def test_a_camera_file_in_another_convention_is_told(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    """An orbit with OpenGL axes, read with OpenCV's, turns away from its subject."""
+    file, run, out = tmp_path / "c.npz", tmp_path / "run", tmp_path / "o.mp4"
+    orbit = parse_path("orbit left 60deg", 33).world_from_camera
+    keys = {"camera_poses": orbit @ np.diag([1.0, -1, -1, 1]), "unit": "median-depth"}
+    np.savez(file, **keys)
+    words = ["generate", photo, "--geometry", "flat", "--model", tiny_model, "--frames", 33]
+    words += ["--camera", file, "--rollout", run, "-o", out]
+    refused = flythrough(*words)
+    assert refused.status == 2
+    assert refused.err.count("\n") <= 3
+    assert "states no convention" in refused.err
+    assert "opengl,world-from-camera" in refused.err
+    assert not run.exists()
+    made = flythrough(*words, "--camera-convention", "opengl")
+    assert made.status == 0, made.err
+    assert "loses sight" not in made.err
+    request = store.load(run).chunks[0].request
+    assert request.world_from_camera is not None
+    np.testing.assert_allclose(request.world_from_camera, orbit, atol=1e-9)
+    plan = (run / "plan.json").read_bytes()
+    again = flythrough("continue", run, "--camera", file, "-o", out)
+    assert "states no convention" in again.err
+    assert (run / "plan.json").read_bytes() == plan
+    np.savez(file, **keys, convention="opencv")
+    stated = flythrough("continue", run, "--camera", file, "-o", out, "--frames", 32)
+    assert stated.status == 0, stated.err
+    assert "the file states the former" in stated.err
 
 
 def test_dropping_the_text_encoder_changes_nothing(

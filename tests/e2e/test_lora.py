@@ -87,6 +87,39 @@ def test_scale_of_the_camera_adapter(visible_model: Path, photo: Path) -> None:
         ft.load(visible_model, lora="off", lora_scale=0.5)(photo, camera="static", frames=33)
 
 
+def test_a_style_beside_the_cameras_adapter_counts_in_every_stage(
+    visible_model: Path, style: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The camera's adapter is for the one stage that sees the warp; the style is for all."""
+    from peft.tuners.lora.layer import Linear
+
+    from flythrough.models.helios import HeliosTransformer
+
+    seen: list[set[str]] = []
+    forward = HeliosTransformer.forward
+
+    def watched(net: HeliosTransformer, *given: object, **named: object) -> object:
+        layer = next(module for module in net.modules() if isinstance(module, Linear))
+        seen.append(set() if layer.disable_adapters else set(layer.active_adapters))
+        return forward(net, *given, **named)
+
+    monkeypatch.setattr(HeliosTransformer, "forward", watched)
+    pipe = ft.load(visible_model)
+    say = {"camera": "forward 0.2", "frames": 33, "steps": (1, 1, 1)}
+    plain = pipe(photo, **say)
+    assert seen == [{"camera"}] * 2 + [set()] * 4  # the first chunk has twice the steps
+    seen.clear()
+    styled = pipe(photo, **say, style_lora=style, style_scale=2.0)
+    assert seen == [{"camera", "style"}] * 2 + [{"style"}] * 4
+    settings = styled.rollout.spec.settings
+    assert (settings["style_lora"], settings["style_scale"]) == (str(style.resolve()), 2.0)
+    assert not np.array_equal(styled.frames, plain.frames)
+    (style / "adapter_config.json").write_text('{"lora_alpha": 5, "r": 4}')
+    with pytest.raises(ft.InputError, match=f"{style.name} is missing or changed"):
+        ft.load(visible_model).step(styled.rollout, "static")
+    (style / "adapter_config.json").write_text('{"lora_alpha": 4, "r": 4}')
+
+
 def test_only_the_adapter_is_exchanged_between_clips(
     visible_model: Path, style: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,12 +56,13 @@ def test_command_line_and_python_agree(
 
 def test_stepping_equals_one_run(pipe: ft.Pipeline, photo: Path) -> None:
     whole = straight(99)
-    rollout = pipe.start(photo, seed=3)
+    guided = {"guidance": 2.0, "negative_prompt": "blur"}
+    rollout = pipe.start(photo, seed=3, **guided)
     assert not rollout.chunks
     for first in (0, 32, 65):
         last = first + (33 if first == 0 else 34)
         rollout = pipe.step(rollout, whole[first:last])
-    clip = pipe(photo, camera=whole, frames=99, seed=3)
+    clip = pipe(photo, camera=whole, frames=99, seed=3, **guided)
     assert clip.rollout.digest() == rollout.digest()
     np.testing.assert_array_equal(clip.frames, np.stack(list(rollout.frames())))
 

@@ -57,19 +57,9 @@ def relative_to_first(poses: ArrayLike) -> np.ndarray:
     return relative
 
 
-def rotation_x(angle: ArrayLike) -> np.ndarray:
-    """Rotation [...,3,3] about x (right): a positive angle turns the view up, to -y."""
-    return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([1.0, 0.0, 0.0]))
-
-
 def rotation_y(angle: ArrayLike) -> np.ndarray:
     """Rotation [...,3,3] about y (down): a positive angle turns the view right, to +x."""
     return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([0.0, 1.0, 0.0]))
-
-
-def rotation_z(angle: ArrayLike) -> np.ndarray:
-    """Rotation [...,3,3] about z (forward): a positive angle leans the camera to its right."""
-    return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([0.0, 0.0, 1.0]))
 
 
 def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> np.ndarray:
@@ -212,7 +202,13 @@ def check_rigid(poses: ArrayLike, name: str = "world_from_camera") -> np.ndarray
         raise CameraError(f"{name} has shape {list(poses.shape)}; give 4x4 matrices, [T,4,4].")
     flat = poses.reshape(-1, 4, 4)
     _first_bad(~np.isfinite(flat).all((1, 2)), name, "holds a value that is not finite")
-    rest = np.abs(flat[:, 3] - np.array([0.0, 0.0, 0.0, 1.0])).max(1)
+    last = np.array([0.0, 0.0, 0.0, 1.0])
+    rest = np.abs(flat[:, 3] - last).max(1)
+    if (rest > 1e-6).any() and np.abs(flat[:, :, 3] - last).max() <= 1e-6:
+        raise CameraError(
+            f"{name} has its translations in the last row, as matrices for row vectors do; write "
+            "each one transposed."
+        )
     _first_bad(rest > 1e-6, name, "has a last row other than 0 0 0 1", rest)
     r = flat[:, :3, :3]
     off = np.abs(r @ np.swapaxes(r, -1, -2) - np.eye(3)).max((1, 2))

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from flythrough.cameras.formats import SUFFIXES, read_trajectory
+from flythrough.cameras.formats import SUFFIXES, read_trajectory, states_convention
 from flythrough.cameras.formats.reading import existing_file
 from flythrough.cameras.path_language import parse_path, starts_like_a_path
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.errors import CameraError
 
 
-def trajectory_from(text_or_path: str | Path, frames: int, fps: float = 16.0) -> Trajectory:
+@dataclass(frozen=True)
+class BelievedFile:
+    """A camera file whose matrices are taken to mean what it says (``stated``), or what such files
+    usually mean; nobody said so on the command line."""
+
+    path: Path
+    stated: bool
+
+
+def believed_file(text_or_path: object, convention: str | None) -> BelievedFile | None:
+    """The camera file that :func:`trajectory_from` read without being told its convention."""
+    if convention is not None or not isinstance(text_or_path, str | Path):
+        return None
+    file = camera_file(text_or_path)
+    return None if file is None else BelievedFile(file, states_convention(file))
+
+
+def trajectory_from(
+    text_or_path: str | Path, frames: int, fps: float = 16.0, convention: str | None = None
+) -> Trajectory:
     """``frames`` cameras from a camera file or from the path language.
 
     A file gives one camera for each frame, whatever its own frame rate (its times stay): it is cut
     when it is too long, and its last camera is held when it is too short. Anything that
-    :func:`camera_file` does not take for a file is the path language at ``fps``.
+    :func:`camera_file` does not take for a file is the path language at ``fps``. ``convention``
+    says what the file's matrices mean (``cameras.formats.conventions``).
 
     Raises:
-        CameraError: the file or the words are unusable, or ``frames`` is below 1.
+        CameraError: the file or the words are unusable, ``frames`` is below 1, or a convention for
+            words.
     """
     if frames < 1:
         raise CameraError(f"A camera path of {frames} frames is empty; ask for at least 1 frame.")
     file = camera_file(text_or_path)
     if file is None:
+        check_no_convention(convention, "a path in words")
         return parse_path(str(text_or_path), frames, fps)
-    return read_trajectory(file, frames)
+    return read_trajectory(file, frames, convention=convention)
+
+
+def check_no_convention(convention: str | None, what: str) -> None:
+    """Refuse a convention where cameras leave nothing open."""
+    if convention is not None:
+        raise CameraError(f"The camera convention {convention} has no effect on {what}; drop it.")
 
 
 def camera_file(text_or_path: str | Path) -> Path | None:

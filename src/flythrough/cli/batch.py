@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
-from flythrough.engine.words import parse_size, parse_steps
+from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.batch import BatchResult
     from flythrough.engine.batch_check import CheckedBatch
 
 
-def batch(
+def batch(  # noqa: PLR0913 - the command-line contract
     manifest: Annotated[
         Path,
         Parameter(
@@ -37,9 +38,12 @@ def batch(
     ] = False,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Make every video of MANIFEST, a .csv or .jsonl list with one row a video.
 
@@ -66,6 +70,7 @@ def batch(
         given=given,
         device=device,
         memory=memory,
+        compute=chosen_compute(fast, compiled, precision),
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

@@ -31,7 +31,7 @@ def camera(
         float | None, Parameter(help="Frame rate of a path in words (default 16).")
     ] = None,
     convention: Annotated[
-        str | None, Parameter(help="Axes of an .npz to read: opencv (default) or opengl.")
+        str | None, Parameter(help="Meaning of an .npz to read, like opengl,camera-from-world.")
     ] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw the path into this .png.")] = None,
 ) -> None:

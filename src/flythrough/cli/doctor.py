@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from flythrough.cli.output import emit
-from flythrough.engine.words import parse_size
+from flythrough.engine.words import MemoryChoice, parse_size
 
 
 def doctor(
@@ -20,7 +20,7 @@ def doctor(
     ] = "warp-as-history",
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; auto takes the first that fits."),
     ] = "auto",
 ) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
-from flythrough.engine.words import parse_size, parse_steps
+from flythrough.engine.warp_options import Fill
+from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan
@@ -84,11 +86,27 @@ def generate(  # noqa: PLR0913 - the command-line contract
         bool, Parameter(help="Ablation: without, the warp lies before the target in time.")
     ] = True,
     select: Annotated[bool, Parameter(help="Ablation: without, unseen tokens stay.")] = True,
+    fill: Annotated[
+        Fill | None, Parameter(help="Unseen pixels of the warp: the photo's mean colour, or black.")
+    ] = None,
+    warp_settings: Annotated[
+        str | None, Parameter(help="How warps are rendered: NAME=VALUE,... as in flythrough.json.")
+    ] = None,
+    style_lora: Annotated[
+        Path | None, Parameter(help="With a camera: a style's adapter, active in every stage.")
+    ] = None,
+    style_scale: Annotated[float, Parameter(help="How much the style counts, -4 to 4.")] = 1.0,
+    camera_convention: Annotated[
+        str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -122,8 +140,14 @@ def generate(  # noqa: PLR0913 - the command-line contract
         visible_threshold=visible_threshold,
         align=align,
         select=select,
+        fill=fill,
+        warp_settings=warp_settings,
+        style_lora=style_lora,
+        style_scale=style_scale,
+        camera_convention=camera_convention,
         device=device,
         memory=memory,
+        compute=chosen_compute(fast, compiled, precision),
         output=output,
         rollout=rollout,
         save_warp=save_warp,

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
 from flythrough.cli.stopping import goes_on
+from flythrough.engine.words import MemoryChoice
 
 
-def resume(
+def resume(  # noqa: PLR0913 - the command line
     folder: Path,
     /,
     *,
     camera: Annotated[str | None, Parameter(help="The next path, from the last camera on.")] = None,
     prompt: Annotated[str | None, Parameter(help="A new prompt for the new chunks.")] = None,
     frames: Annotated[int | None, Parameter(help="New frames; alone if no camera leads.")] = None,
+    camera_convention: Annotated[
+        str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
+    ] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
-        Literal["auto", "resident", "drop-text", "offload"],
+        MemoryChoice,
         Parameter(help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
+    fast: Fast = None,
+    compiled: Compiled = False,
+    precision: Precision = "full",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -35,7 +43,10 @@ def resume(
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
     from flythrough.rollout.lock import held
 
-    request = ResumeRequest(folder, camera, prompt, frames, output, device, memory)
+    compute = chosen_compute(fast, compiled, precision)
+    request = ResumeRequest(
+        folder, camera, prompt, frames, output, device, memory, camera_convention, compute
+    )
     with held(folder):
         checked = check_resume(request)
         if checked.finished:

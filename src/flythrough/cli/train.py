@@ -31,6 +31,9 @@ def nano(  # noqa: PLR0913 - every knob of a training run
     precision: Literal["bf16", "fp32"] = "fp32",
     compile: Annotated[bool, Parameter(help="Compile the network's blocks.")] = False,  # noqa: A002
     warp_stages: Annotated[int, Parameter(help="lora: stages that see the warp.")] = 1,
+    warp_band: Annotated[
+        Literal["short", "patch-mid"], Parameter(help="lora: history band that takes the warp.")
+    ] = "short",
     preview_every: Annotated[int, Parameter(help="Steps between previews; 0: at the end.")] = 0,
     device: str = "auto",
 ) -> None:
@@ -67,6 +70,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
         preview_every=preview_every,
         precision=precision,
         warp_stages=warp_stages,
+        band="short" if warp_band == "short" else "patch_mid",
     )
     figures = run(settings, show)
     text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())

@@ -21,9 +21,9 @@ from flythrough.engine.batch_check import (
 )
 from flythrough.engine.batch_record import Record, recording
 from flythrough.engine.contact import CONTACT, write_contact
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.request import check
 from flythrough.engine.sessions import Sessions
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 
 Notify = Callable[[str], None]
@@ -69,7 +69,7 @@ def run_jobs(
     with recording(request.folder) as append:
         _remove_leftovers(request.folder)
         speaker = _Speaker(notify)
-        sessions = Sessions(request.device, request.memory, speaker)
+        sessions = Sessions(request.device, request.memory, speaker, request.compute)
         for job in pending:
             speaker.name = job.id
             try:
@@ -100,6 +100,7 @@ def run_batch(
     *,
     device: str = "auto",
     memory: MemoryChoice = "auto",
+    compute: Compute = "auto",
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,
     **options: Any,
@@ -108,7 +109,7 @@ def run_batch(
 
     Args:
         source: a .csv or .jsonl file, or mappings from option names to values (or lists of them).
-        device, memory: as in :func:`flythrough.load`.
+        device, memory, compute: as in :func:`flythrough.load`.
         keep_rollouts: keep every chunk under ``folder``/rollouts/ID.
         callback: called with the job, chunk index, label and finished share of the chunk.
         options: for rows that do not state them, such as ``model`` and ``frames``.
@@ -125,6 +126,7 @@ def run_batch(
         given=options,
         device=device,
         memory=memory,
+        compute=compute,
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)
@@ -163,6 +165,8 @@ def _made(
         if under_way is not None:
             under_way.parent.mkdir(exist_ok=True)
         again = check(replace(job.request, output=output, rollout=under_way))
+        # A kept rollout names no video, so that continuing it never replaces the batch's.
+        again = replace(again, request=replace(again.request, output=None))
         run = start_job(again, notify, sessions)
         if run.session.memory is not None:
             run.session.memory.say_again()

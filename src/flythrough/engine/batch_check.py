@@ -11,15 +11,19 @@ from typing import Any
 from flythrough.engine.batch_record import Record, RequestDigests, is_done, read_records
 from flythrough.engine.columns import COLUMNS
 from flythrough.engine.manifest import Row, read_manifest
-from flythrough.engine.options import MemoryChoice, check_device, check_memory
+from flythrough.engine.options import check_compute, check_device, check_memory
 from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import FlythroughError, InputError
 from flythrough.rollout.chunk import CHUNK_FRAMES
 
 ROLLOUTS = "rollouts"
 UNFINISHED = ".unfinished"
-_PER_VIDEO = ("image", "video", "camera", "warp", "warp_mask", "prompt", "frames", "size", "seed")
-_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora")
+_PER_VIDEO = (
+    *("image", "video", "camera", "camera_convention", "warp", "warp_mask"),
+    *("prompt", "frames", "size", "seed"),
+)
+_FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora", "style_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class BatchRequest:
     given: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    compute: Compute = "auto"
     keep_rollouts: bool = False
 
 
@@ -85,6 +90,7 @@ def check_batch(request: BatchRequest) -> CheckedBatch:
     """
     check_device(request.device)
     check_memory(request.memory, request.device)
+    check_compute(request.compute, request.device)
     _check_folder(request.folder)
     manifest = read_manifest(request.source, request.given)
     records, digests = read_records(request.folder), RequestDigests()
@@ -110,7 +116,9 @@ def _checked(
     outputs: set[Path],
 ) -> BatchJob:
     """One row as a job, after the same check that ``generate`` makes."""
-    request = GenerateRequest(**row.options, device=batch.device, memory=batch.memory)
+    request = GenerateRequest(
+        **row.options, device=batch.device, memory=batch.memory, compute=batch.compute
+    )
     if request.blend_chunks and not batch.keep_rollouts:
         raise InputError(
             f"--blend-chunks {request.blend_chunks} has no effect without --keep-rollouts, since "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +26,7 @@ from flythrough.errors import InputError
 from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.canonical import canonical_json, digest_of
+from flythrough.rollout.lock import claimed
 
 RESULTS = "results.jsonl"
 _BLOCK = 1 << 20
@@ -90,11 +91,11 @@ def recording(folder: Path) -> Iterator[Callable[[Record], None]]:
         InputError: another process fills ``folder``.
         FaultError: the disk failed.
     """
-    with writing(folder, "then run the batch again"):
-        file = (folder / RESULTS).open("a+b")
-    with file:
+    busy = InputError(f"Another process is filling {folder}; wait for it or name another folder.")
+    with ExitStack() as open_files:
+        open_files.enter_context(claimed(folder, busy))
         with writing(folder, "then run the batch again"):
-            _claim(file, folder)
+            file = open_files.enter_context((folder / RESULTS).open("a+b"))
             _cut_torn_line(file)
 
         def append(record: Record) -> None:
@@ -125,7 +126,7 @@ class RequestDigests:
         not count; what they hold and every other option does."""
         if model.path not in self._models:
             self._models[model.path] = model.digest()
-        named = named_files(request.geometry, request.lora)
+        named = named_files(request.geometry, request.lora, _text(request.style_lora))
         values: dict[str, Any] = {"model": self._models[model.path], **named}
         if "geometry_digest" in named:
             values["geometry_axes"] = split_axes(request.geometry)[1]
@@ -135,6 +136,10 @@ class RequestDigests:
                 continue
             values[name] = _content(name, value)
         return digest_of("request", canonical_json(values))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _content(name: str, value: Any) -> Any:
@@ -148,20 +153,6 @@ def _content(name: str, value: Any) -> Any:
         while block := opened.read(_BLOCK):
             total.update(block)
     return {"file": total.hexdigest()}
-
-
-def _claim(file: IO[bytes], folder: Path) -> None:
-    """Lock the file until it is closed, where the system can (the lock dies with the process)."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"Another process is filling {folder}; wait for it or name another folder."
-        ) from None
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

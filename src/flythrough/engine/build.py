@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.acceleration import accelerated
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.memory_plan import placement_for
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -42,11 +44,13 @@ from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 from flythrough.sampling.guidance import Guidance
+from flythrough.sampling.pyramid import AfterStep
 
 Notify = Callable[[str], None]
 
 STYLE_ADAPTER = "style"
-"""Name of the adapter that method helios is given; it counts in every stage."""
+"""Name of the adapter that counts in every stage: the one that method helios is given, or the style
+beside a camera's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,10 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
         settings["warp_stages"] = defaults.warp_stages
         settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
         settings |= checked.settings
-    settings |= named_files(request.geometry, request.lora)
+    style = None if request.style_lora is None else str(request.style_lora.resolve())
+    settings |= named_files(request.geometry, request.lora, style)
+    if style is not None:
+        settings |= {"style_lora": style, "style_scale": float(request.style_scale)}
     if request.lora_scale != 1.0:
         settings["lora_scale"] = float(request.lora_scale)
     return RolloutSpec(
@@ -127,6 +134,7 @@ def build_session(
     warp: WarpVideo | None = None,
     memory: MemoryChoice = "auto",
     loaded: LoadedModel | None = None,
+    compute: Compute = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
@@ -135,7 +143,7 @@ def build_session(
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device, or too little memory.
+        InputError: no such device, too little memory, or a path the denoiser cannot take.
     """
     check_sources(spec, folder)
     check_settings(spec)
@@ -151,8 +159,12 @@ def build_session(
     else:
         model = _without_adapters(loaded)
     lora = _attach_adapter(spec, model, notify)
+    if (style := spec.settings.get("style_lora")) is not None:
+        scale = float(spec.settings.get("style_scale", 1.0))
+        attach_lora(model.transformer, read_lora(Path(style)), STYLE_ADAPTER, scale)
     if placement == "offload":
         stream_denoiser(model)
+    model = accelerated(model, compute, notify)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(
@@ -178,6 +190,22 @@ def led_by(session: Session, frames: np.ndarray, mask: np.ndarray, first_chunk: 
     assert isinstance(session.generator, WarpAsHistoryGenerator)
     source = GivenWarp(frames, mask, session.model.device, first_chunk)
     return Session(session.generator.with_source(source), session.model, source)
+
+
+@contextmanager
+def stepping(session: Session, after_step: AfterStep | None) -> Iterator[None]:
+    """Within the block ``after_step`` sees every step's latents and says which to go on with."""
+    if after_step is None:
+        yield
+        return
+    made_by = session.generator
+    steps = made_by.helios if isinstance(made_by, WarpAsHistoryGenerator) else made_by
+    assert isinstance(steps, HeliosGenerator)
+    steps.after_step = after_step
+    try:
+        yield
+    finally:
+        steps.after_step = None
 
 
 def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:

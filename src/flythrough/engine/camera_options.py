@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flythrough.engine.files import is_network
+from flythrough.engine.geometry_source import estimates_anything
 from flythrough.engine.presets import FAST_CODEC, PRESETS, Preset, PresetName, WarpBand
+from flythrough.engine.warp_options import chosen_warp_settings
 from flythrough.errors import InputError
 from flythrough.models.adapter_origin import adapter_origin
 from flythrough.scene.settings import WarpSettings
@@ -51,13 +53,19 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
             f"--visible-threshold {request.visible_threshold:g} has no effect with --no-select, "
             "which keeps all tokens; drop one of the two."
         )
+    for option, _ in _given_for_warps(request) if request.warp is not None else ():
+        raise InputError(f"{option} has no effect on a pre-rendered --warp; drop it.")
+    photo_only = not estimates_anything(request.geometry)
+    own = model.defaults.warp
+    chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
     preset = None if request.preset is None else PRESETS[request.preset]
     settings: dict[str, Any] = {"align": request.align, "select": request.select}
     notes: list[str] = []
     if preset is not None:
-        request, more, note = _completed(request, preset, model)
+        request, more, note = _completed(request, preset, model, chosen)
         settings |= more
         notes.append(note)
+    settings |= {f"warp.{name}": value for name, value in chosen.items()}
     band: WarpBand = request.warp_band or "short"
     settings["warp_band"] = mode = band.replace("-", "_")
     if request.visible_threshold is not None:
@@ -78,6 +86,14 @@ def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
         yield "--no-align", False
     if not request.select:
         yield "--no-select", False
+    yield from _given_for_warps(request)
+
+
+def _given_for_warps(request: GenerateRequest) -> Iterator[tuple[str, object]]:
+    if request.fill is not None:
+        yield f"--fill {request.fill}", request.fill
+    if request.warp_settings is not None:
+        yield f"--warp-settings {request.warp_settings}", request.warp_settings
 
 
 def _check_values(request: GenerateRequest) -> None:
@@ -96,7 +112,7 @@ def _check_values(request: GenerateRequest) -> None:
 
 
 def _completed(
-    request: GenerateRequest, preset: Preset, model: ModelFolder
+    request: GenerateRequest, preset: Preset, model: ModelFolder, chosen: dict[str, Any]
 ) -> tuple[GenerateRequest, dict[str, Any], str]:
     """The preset where nothing was given, its settings, and what to tell the user."""
     if not model.distilled or len(model.defaults.steps) != len(preset.steps):
@@ -125,18 +141,30 @@ def _completed(
     else:
         request = replace(request, visible_threshold=preset.visible_threshold)
         said.append(f"--visible-threshold {preset.visible_threshold:g}")
+    if "samples_per_axis" in chosen:
+        kept.append("samples_per_axis")
     if request.warp is None:
-        own = int(model.defaults.warp.get("samples_per_axis", WarpSettings().samples_per_axis))
-        samples = min(own, preset.samples_per_axis)
-        settings["warp.samples_per_axis"] = samples
-        said.append(f"{samples} mesh samples per axis")
-        if is_network(request.geometry):
-            settings["geometry_pixel_limit"] = preset.pixel_limit
-            said.append(f"geometry from at most {preset.pixel_limit} pixels")
+        rendering, more = _quick_warps(request, preset, model)
+        settings |= rendering
+        said += more["samples_per_axis" in chosen :]
     if preset.fast_codec:
         said.append(_codec_words(model, settings))
     note = f"preset {request.preset}: {', '.join(said)}"
     return request, settings, f"{note}; as given: {', '.join(kept)}." if kept else f"{note}."
+
+
+def _quick_warps(
+    request: GenerateRequest, preset: Preset, model: ModelFolder
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings of the preset for rendering warps, and words for each."""
+    own = int(model.defaults.warp.get("samples_per_axis", WarpSettings().samples_per_axis))
+    samples = min(own, preset.samples_per_axis)
+    settings: dict[str, Any] = {"warp.samples_per_axis": samples}
+    words = [f"{samples} mesh samples per axis"]
+    if is_network(request.geometry):
+        settings["geometry_pixel_limit"] = preset.pixel_limit
+        words.append(f"geometry from at most {preset.pixel_limit} pixels")
+    return settings, words
 
 
 def _codec_words(model: ModelFolder, settings: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_size
+from flythrough.engine.options import check_device, check_memory, check_size
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder, disk_bytes, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES

@@ -51,11 +51,11 @@ def check_lora(lora: str) -> None:
     read_lora(lora)
 
 
-def named_files(geometry: str, lora: str) -> dict[str, str]:
+def named_files(geometry: str, lora: str, style: str | None = None) -> dict[str, str]:
     """Digest of every option that names a file or a depth network, to be kept with a rollout.
 
     Raises:
-        WeightsError: ``lora`` is a folder without an adapter.
+        WeightsError: ``lora`` or ``style`` is a folder without an adapter.
     """
     found = {}
     if is_monocular(geometry):
@@ -66,6 +66,8 @@ def named_files(geometry: str, lora: str) -> dict[str, str]:
         found["geometry_digest"] = _digest(file_of(geometry))
     if names_file(lora):
         found["lora_digest"] = _digest(*adapter_files(Path(lora)))
+    if style is not None:
+        found["style_lora_digest"] = _digest(*adapter_files(Path(style)))
     return found
 
 
@@ -109,11 +111,13 @@ def check_unchanged(geometry: str, lora: str, settings: dict[str, object]) -> No
     Raises:
         RolloutError: one is missing or changed.
     """
+    style = None if settings.get("style_lora") is None else str(settings["style_lora"])
     try:
-        found = named_files(geometry, lora)
+        found = named_files(geometry, lora, style)
     except (OSError, WeightsError):
         found = {}
-    for name, value in (("geometry_digest", geometry), ("lora_digest", lora)):
+    named = {"geometry_digest": geometry, "lora_digest": lora, "style_lora_digest": style}
+    for name, value in named.items():
         if name in settings and settings[name] != found.get(name):
             raise RolloutError(
                 f"The file {value} is missing or changed since the rollout was started; restore it "

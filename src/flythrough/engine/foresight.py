@@ -1,4 +1,4 @@
-"""What a path will see of the photo, looked at before anything is generated."""
+"""What a path will see of what is known, looked at before anything is generated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from flythrough.engine.build import Session
 from flythrough.engine.plan import Plan
+from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
 
 _LITTLE = 0.02
@@ -16,20 +17,24 @@ _EVERY = 4
 
 
 def foresee(session: Session, rollout: Rollout, plan: Plan, notify: Callable[[str], None]) -> None:
-    """Say which frames of the first leg leave what the photo shows: the model invents them."""
+    """Say which frames of the newest leg leave what photo and chunks so far show: the model invents
+    them."""
     leg = plan.legs[-1]
     if session.memory is None or leg.trajectory is None:
         return
     cameras = plan.cameras(leg, rollout)[: leg.frames : _EVERY]
     assert cameras.intrinsics is not None
     with torch.inference_mode():
-        share = session.memory.photo_share(rollout, cameras.world_from_camera, cameras.intrinsics)
+        share = session.memory.known_share(rollout, cameras.world_from_camera, cameras.intrinsics)
     lost = np.flatnonzero(share < _LITTLE)
     if len(lost) == 0:
         return
-    first, last = int(lost[0]) * _EVERY + 1, min(int(lost[-1] + 1) * _EVERY, leg.frames)
+    made = leg.first_chunk * CHUNK_FRAMES
+    first = made + int(lost[0]) * _EVERY + 1
+    last = made + min(int(lost[-1] + 1) * _EVERY, leg.frames)
     between = "" if len(lost) == lost[-1] - lost[0] + 1 else " at times"
+    known = "what was made so far" if rollout.chunks else "the photo"
     notify(
         f"the path leaves the scene: from frame {first} to {last}{between} less than "
-        f"{_LITTLE:.0%} of the picture is known from the photo, and the rest is invented."
+        f"{_LITTLE:.0%} of the picture is known from {known}, and the rest is invented."
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.source import check_no_convention, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.plan import Leg, Plan
@@ -32,7 +32,7 @@ class WarpPreview(NamedTuple):
     mask: np.ndarray
 
 
-def path_on(rollout: Rollout, camera: Camera) -> Trajectory:
+def path_on(rollout: Rollout, camera: Camera, convention: str | None = None) -> Trajectory:
     """The cameras of the next chunk, the first being the last camera so far (or the photo's own).
 
     Raises:
@@ -48,8 +48,11 @@ def path_on(rollout: Rollout, camera: Camera) -> Trajectory:
         )
     count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
     if not isinstance(camera, Trajectory):
-        camera = trajectory_from(camera, count, rollout.spec.fps)
-    elif len(camera) != count:
+        camera = trajectory_from(camera, count, rollout.spec.fps, convention)
+        check_metres(camera, rollout.spec.geometry)
+        return camera
+    check_no_convention(convention, "a trajectory, whose convention is fixed")
+    if len(camera) != count:
         camera = camera.resampled(count)
     check_metres(camera, rollout.spec.geometry)
     return camera

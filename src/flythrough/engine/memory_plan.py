@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -22,9 +23,13 @@ from flythrough.conditioning.warped_history import (
     warped_history,
 )
 from flythrough.engine.files import is_monocular, is_network
-from flythrough.engine.options import MemoryChoice, check_memory
+from flythrough.engine.options import check_memory
+from flythrough.engine.presets import FAST_CODEC
+from flythrough.engine.stored_settings import warp_settings
+from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
+from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.catalog import ModelFolder
 from flythrough.models.history_tokens import History
 from flythrough.models.loading import Placement
@@ -127,6 +132,52 @@ class RunNeeds:
         return MemoryPlan(placement, phases, host, disk, self.calls)
 
 
+@dataclass(frozen=True)
+class RunParts:
+    """What a run has beside the networks of its model folder.
+
+    Attributes:
+        adapters: files or folders of adapters, all counted in every stage.
+        codec: takes the place of the folder's own.
+        pixel_limit: bounds the pictures that the geometry network sees, ``views`` at a time.
+    """
+
+    adapters: tuple[Path, ...] = ()
+    codec: Path | None = None
+    pixel_limit: int | None = None
+    views: int = 1
+
+
+def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
+    """The shipped camera adapter, where a camera leads and it was trained for the band."""
+    file = folder.camera_adapter(band) if method == "warp-as-history" else None
+    if file is None or not adapter_origin(file).suits(band):
+        return RunParts()
+    return RunParts((file,))
+
+
+def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
+    """What a rollout names: adapters, codec, size and number of pictures for geometry."""
+    settings = spec.settings
+    adapters: tuple[Path, ...] = ()
+    if spec.lora == "default":
+        adapters = default_parts(folder, spec.method, settings.get("warp_band", "short")).adapters
+    elif spec.lora != "off":
+        adapters = (Path(spec.lora),)
+    if settings.get("style_lora") is not None:
+        adapters += (Path(settings["style_lora"]),)
+    views = 1
+    if spec.method == "warp-as-history":
+        warp = warp_settings(spec)
+        views = warp.older_keyframes + 2 if warp.estimation == "joint" else 1
+    return RunParts(
+        adapters=adapters,
+        codec=folder.fast_codec if settings.get("codec") == FAST_CODEC else None,
+        pixel_limit=settings.get("geometry_pixel_limit"),
+        views=views,
+    )
+
+
 def run_needs(
     folder: ModelFolder,
     size: tuple[int, int],
@@ -138,16 +189,19 @@ def run_needs(
     guidance: float | None = None,
     geometry: str = "default",
     band: WarpBand = "short",
+    parts: RunParts | None = None,
 ) -> RunNeeds:
     """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind, with the
-    warp in the history ``band``.
+    warp in the history ``band``. ``parts``: what comes beside the folder's own networks; None is
+    what a run without options has.
 
     Raises:
         WeightsError: a configuration in the folder describes no network that can be used.
     """
     defaults = folder.defaults
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    needs = ModelNeeds(folder.path, device, dtype)
+    parts = default_parts(folder, method, band) if parts is None else parts
+    needs = ModelNeeds(folder.path, device, dtype, codec=parts.codec, adapters=parts.adapters)
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
     factor = needs.codec.spatial
@@ -168,6 +222,9 @@ def run_needs(
     warp = Need(pass_bytes(device, size), 0.0) if led else nothing
     if led and is_monocular(geometry):
         weights["geometry"], look = depth_need(find_monocular(geometry), size)
+        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
+    elif "geometry" in weights:
+        look = needs.geometry(size, parts.views, parts.pixel_limit)
         warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
     return RunNeeds(
         weights=weights,
@@ -214,6 +271,7 @@ def placement_for(
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
         band=spec.settings.get("warp_band", "short"),
+        parts=parts_of(spec, folder),
     )
     plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
     if asked == "auto" and plan.placement != "resident":

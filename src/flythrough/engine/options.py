@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
 from flythrough.rollout.chunk import CHUNK_FRAMES
-from flythrough.rollout.spec import Seams
-
-MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
-"""Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
+from flythrough.rollout.spec import Method, Seams
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -98,6 +96,29 @@ def check_lora_scale(scale: float, active: bool) -> None:
         )
 
 
+def check_style(style: Path | None, scale: float, method: Method) -> None:
+    """--style-lora and --style-scale, for a style beside the adapter of the camera.
+
+    Raises:
+        InputError: no camera, a scale out of range, or a scale without a style.
+    """
+    if style is None:
+        if scale != 1:
+            raise InputError(
+                f"--style-scale {scale:g} has no effect without --style-lora; give both or neither."
+            )
+        return
+    if method == "helios":
+        raise InputError(
+            f"--style-lora {style} is for videos with a camera, where --lora is the camera's "
+            f"adapter; without one say --lora {style}."
+        )
+    if not (math.isfinite(scale) and 0 < abs(scale) <= 4):
+        raise InputError(
+            f"--style-scale {scale:g} is out of range; give -4 to 4, not 0 (usual: 1)."
+        )
+
+
 def check_seams(seams: str, frames: int, before: bool) -> None:
     """--seams, which matters where a chunk begins after other frames; ``before`` tells whether a
     video or a rollout that can be continued gives the first chunk or later ones such frames.
@@ -175,6 +196,21 @@ def check_memory(asked: MemoryChoice, device: str) -> None:
             f"--memory offload has no effect on the device {kind}: weights are streamed to CUDA "
             "GPUs only; use drop-text or auto."
         )
+
+
+def check_compute(asked: Compute, device: str) -> None:
+    """--fast, --compile and --precision as one word, against --device.
+
+    Raises:
+        InputError: an unknown word, or a path that the device cannot take.
+    """
+    if asked not in get_args(Compute):
+        raise InputError(
+            f"compute {asked!r} is unknown; use one of {', '.join(get_args(Compute))}."
+        )
+    kind = device.partition(":")[0]
+    if kind == "mps" and asked in ("compiled", "fp8"):
+        raise InputError(f"compute {asked!r} is not available on the device {kind}; use 'fast'.")
 
 
 def check_targets(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from flythrough.cameras.path_language import parse_path
+from flythrough.cameras.source import BelievedFile, believed_file
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.announce import announce as _announce
 from flythrough.engine.live import (
@@ -24,12 +25,12 @@ from flythrough.engine.live import (
     preview,
     request_along,
 )
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.warp_video import warp_in_memory
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -42,6 +43,7 @@ from flythrough.rollout.spec import Anchor, Seams
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
     from flythrough.media import video as media
+    from flythrough.sampling.pyramid import AfterStep
 
 Callback = Callable[[int, str, float], None]
 """Called with the chunk index, a label and the finished share of that chunk."""
@@ -78,6 +80,7 @@ def load(
     lora: str | Path = "default",
     lora_scale: float = 1.0,
     memory: MemoryChoice = "auto",
+    compute: Compute = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -90,12 +93,14 @@ def load(
             stage.
         lora_scale: how much the adapter counts, in [-4, 4] and not 0.
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
+        compute: the denoiser's path: ``plain``, ``fast``, ``compiled`` or ``fp8`` (see
+            docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora, lora_scale, memory)
+    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute)
 
 
 class Pipeline:
@@ -114,10 +119,12 @@ class Pipeline:
         lora: str | Path = "default",
         lora_scale: float = 1.0,
         memory: MemoryChoice = "auto",
+        compute: Compute = "auto",
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self._sessions = Sessions(device, memory, _announce)
+        self.compute = compute
+        self._sessions = Sessions(device, memory, _announce, compute)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -135,14 +142,14 @@ class Pipeline:
         anchor: Anchor = "first",
         seams: Seams = "independent",
         callback: Callback | None = None,
+        after_step: AfterStep | None = None,
         **led: Unpack[CameraSwitches],
     ) -> Clip:
         """Make a clip of ``frames`` frames.
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
         goes on from the video, or comes from the prompt alone (Helios). Further keywords are
-        switches of the camera method: ``preset``, ``warp_band``, ``visible_threshold``, ``align``
-        and ``select``.
+        switches of the camera method (``engine.presets.CameraSwitches``).
 
         Args:
             image: a path, a PIL picture, or an array [H,W,3] of uint8 or of floats in [0,1].
@@ -151,6 +158,8 @@ class Pipeline:
             steps: for each pyramid stage; ``guidance`` 1 is none. None takes the model's own.
             anchor: the chunk whose first latent is remembered for good, without a camera.
             seams: ``smooth`` leads the first frames of each chunk over from the chunk before.
+            after_step: sees the latents of every step and says which to go on with
+                (``sampling.pyramid.AfterStep``); such a clip cannot be made again from its rollout.
 
         Raises:
             InputError: any argument that is wrong, before a model is loaded.
@@ -172,9 +181,12 @@ class Pipeline:
             seams=seams,
         )
         checked = check(request)
+        from flythrough.engine.build import stepping
+
         session, rollout = self._begin(checked)
         leg = Leg(0, frames, prompt, checked.trajectory)
-        made = self._made(session, rollout, leg, callback)
+        with stepping(session, after_step):
+            made = self._made(session, rollout, leg, callback, checked.believed)
         pixels = np.concatenate([chunk.frames for chunk in made.chunks])[:frames]
         return Clip(pixels, made.spec.fps, made)
 
@@ -186,6 +198,8 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         steps: tuple[int, ...] | None = None,
+        guidance: float | None = None,
+        negative_prompt: str = "",
         seams: Seams = "independent",
         **led: Unpack[CameraSwitches],
     ) -> Rollout:
@@ -197,6 +211,8 @@ class Pipeline:
         request = replace(
             self._request(image, prompt, seed, size),
             steps=steps,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
             seams=seams,
             **known_switches(led),
         )
@@ -213,6 +229,7 @@ class Pipeline:
         *,
         warp: np.ndarray | None = None,
         mask: np.ndarray | None = None,
+        camera_convention: str | None = None,
     ) -> Rollout:
         """One more chunk (33 frames) along ``camera`` or ``warp``; the given rollout stays valid.
 
@@ -225,6 +242,7 @@ class Pipeline:
             warp: uint8 [33,H,W,3], what is seen on the way, rendered elsewhere at the rollout's
                 size. A camera beside it says where from, so that later steps can go on by camera.
             mask: [33,H,W] of bool, uint8 (255: seen) or floats in [0,1]; None: all was seen.
+            camera_convention: what the matrices of a camera file mean, like "opengl".
 
         Raises:
             InputError: a rollout without photo, neither path nor warp, or one that cannot be used.
@@ -237,12 +255,14 @@ class Pipeline:
         if rollout.spec.method != "warp-as-history":
             raise InputError("This rollout has no camera to move on from; begin with start().")
         given = None if warp is None else warp_in_memory(warp, mask, rollout.size)
-        path = None if camera is None else path_on(rollout, camera)
+        path = None if camera is None else path_on(rollout, camera, camera_convention)
         session = self._sessions.ready(rollout.spec)
         index = len(rollout.chunks)
         if path is not None and given is None:
             leg = Leg(index, CHUNK_FRAMES, said, path)
-            return self._made(session, rollout, leg, callback)
+            return self._made(
+                session, rollout, leg, callback, believed_file(camera, camera_convention)
+            )
         assert given is not None
         request = ChunkRequest(index=index, prompt=said)
         if path is not None:
@@ -288,6 +308,7 @@ class Pipeline:
             lora_scale=self.lora_scale,
             device=self.device,
             memory=self.memory,
+            compute=self.compute,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:
@@ -296,19 +317,26 @@ class Pipeline:
         for text in checked.notes:
             _announce(text)
         spec = build_spec(checked)
-        session = self._sessions.ready(spec)
+        session = self._sessions.ready(spec, folder=checked.model)
         if session.memory is not None:
             session.memory.say_again()
         announce_cut_prompt(session, spec.prompt, _announce)
         return session, build_rollout(spec, checked, session, _announce)
 
     def _made(
-        self, session: Session, rollout: Rollout, leg: Leg, callback: Callback | None
+        self,
+        session: Session,
+        rollout: Rollout,
+        leg: Leg,
+        callback: Callback | None,
+        believed: BelievedFile | None,
     ) -> Rollout:
+        from flythrough.engine.camera_reading import hold_against_scene
         from flythrough.engine.foresight import foresee
         from flythrough.engine.run import Job, advance, scene_scale
 
         job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
+        hold_against_scene(session, rollout, job.plan, believed, _announce)
         if not rollout.chunks:
             foresee(session, rollout, job.plan, _announce)
         for _ in advance(job, callback or _ignored):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict
+
+from flythrough.engine.warp_options import Fill
 
 PresetName = Literal["realtime"]
 FAST_CODEC = "taehv"
@@ -20,6 +23,11 @@ class CameraSwitches(TypedDict, total=False):
     visible_threshold: float | None
     align: bool
     select: bool
+    fill: Fill | None
+    warp_settings: str | None
+    style_lora: Path | None
+    style_scale: float
+    camera_convention: str | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:
@@ -33,7 +41,10 @@ def known_switches(given: CameraSwitches) -> dict[str, Any]:
             f"{unknown[0]!r} is no argument of a pipeline; beside those it names, it takes "
             f"{', '.join(CameraSwitches.__annotations__)}"
         )
-    return dict(given)
+    switches: dict[str, Any] = dict(given)
+    if switches.get("style_lora") is not None:
+        switches["style_lora"] = Path(switches["style_lora"])
+    return switches
 
 
 @dataclass(frozen=True, kw_only=True)

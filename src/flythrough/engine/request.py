@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from flythrough.cameras.formats import read_trajectory
-from flythrough.cameras.source import camera_file, trajectory_from
+from flythrough.cameras.source import (
+    BelievedFile,
+    believed_file,
+    camera_file,
+    check_no_convention,
+    trajectory_from,
+)
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.camera_options import camera_recipe, has_adapter
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
-    MemoryChoice,
     check_blend,
+    check_compute,
     check_device,
     check_lora_scale,
     check_memory,
@@ -26,11 +32,14 @@ from flythrough.engine.options import (
     check_sampling,
     check_seams,
     check_size,
+    check_style,
     check_targets,
 )
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
+from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
@@ -49,12 +58,17 @@ class GenerateRequest:
     ``image`` and ``video`` may also be pictures in memory. ``lora_scale`` multiplies the adapter's
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
-    weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
+    weights lie (``engine.words.MemoryChoice``); ``compute``: the
+    denoiser's path (``engine.words.Compute``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
     the warp lies before the target in time, without ``select`` unseen tokens stay (ablations).
+    ``fill`` and ``warp_settings`` (``engine.warp_options``) say how warps are rendered.
+    ``style_lora`` counts ``style_scale`` times in every stage, beside the camera's own ``lora``.
+    ``camera_convention`` says what the matrices of the file ``camera`` mean
+    (``cameras.formats.conventions``).
     """
 
     image: Path | Photo | None = None
@@ -79,6 +93,7 @@ class GenerateRequest:
     seams: Seams = "independent"
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    compute: Compute = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -88,12 +103,18 @@ class GenerateRequest:
     visible_threshold: float | None = None
     align: bool = True
     select: bool = True
+    fill: Fill | None = None
+    warp_settings: str | None = None
+    style_lora: Path | None = None
+    style_scale: float = 1.0
+    camera_convention: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedRequest:
     """A request whose every part was read and found consistent; ``notes`` are for the user and
-    ``settings`` those of the camera method that the rollout keeps."""
+    ``settings`` those of the camera method that the rollout keeps; ``believed`` is a camera file
+    whose convention is still to be held against the scene."""
 
     request: GenerateRequest
     method: Method
@@ -105,6 +126,7 @@ class CheckedRequest:
     video: StartVideo | None = None
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    believed: BelievedFile | None = None
 
     @property
     def chunks(self) -> int:
@@ -121,6 +143,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
     check_memory(request.memory, request.device)
+    check_compute(request.compute, request.device)
     _check_words(request)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
@@ -131,6 +154,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_blend(request.blend_chunks, request.rollout)
     band = recipe.settings.get("warp_band", "short")
     check_lora_scale(request.lora_scale, has_adapter(request, method, model, band))
+    check_style(request.style_lora, request.style_scale, method)
     preceded = request.rollout is not None or request.video is not None
     check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)
@@ -142,6 +166,8 @@ def check(request: GenerateRequest) -> CheckedRequest:
         whole = None if photo is None else photo.source_size
         warp = read_warp(request.warp, request.warp_mask, request.frames, size, whole)
     check_lora(request.lora)
+    if request.style_lora is not None:
+        check_lora(str(request.style_lora))
     if method == "warp-as-history":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
@@ -157,6 +183,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
         video,
         recipe.notes + notes,
         recipe.settings,
+        believed_file(request.camera, request.camera_convention),
     )
 
 
@@ -176,6 +203,7 @@ def _check_words(request: GenerateRequest) -> None:
 
 def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
     given: list[object] = [request.image, request.video, request.warp, request.warp_mask]
+    given.append(request.style_lora)
     given += [file_of(v) for v in (request.geometry, request.lora) if names_file(v)]
     if isinstance(request.camera, str | Path) and Path(request.camera).is_file():
         given.append(Path(request.camera))
@@ -188,13 +216,15 @@ def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
 
 
 def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
-    camera, frames = request.camera, request.frames
+    camera, frames, convention = request.camera, request.frames, request.camera_convention
     if camera is None:
+        check_no_convention(convention, "a video without a camera path")
         return None
     if isinstance(camera, Trajectory):
+        check_no_convention(convention, "a trajectory, whose convention is fixed")
         trajectory = camera.padded(frames)[:frames]
     else:
-        trajectory = trajectory_from(camera, frames, fps)
+        trajectory = trajectory_from(camera, frames, fps, convention)
     check_metres(trajectory, request.geometry)
     return trajectory
 
@@ -215,7 +245,7 @@ def _notes(
         notes.append(f"{request.output} exists and will be replaced.")
     if request.camera is not None and not isinstance(request.camera, Trajectory):
         file = camera_file(request.camera)
-        given = request.frames if file is None else len(read_trajectory(file))
+        given = request.frames if file is None else len(read_trajectory(file))  # any convention
         if given > request.frames:
             notes.append(
                 f"the camera file {file} has {given} cameras: only the first {request.frames} are "

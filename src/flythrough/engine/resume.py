@@ -7,18 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.source import believed_file, check_no_convention, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
-from flythrough.engine.options import MemoryChoice, check_device, check_memory, check_numbers
+from flythrough.engine.options import (
+    check_compute,
+    check_device,
+    check_memory,
+    check_numbers,
+)
 from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
-from flythrough.models.catalog import find_model
+from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout import store
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
@@ -40,21 +46,26 @@ class ResumeRequest:
     output: Path | None = None
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    camera_convention: str | None = None
+    compute: Compute = "auto"
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedResume:
     """A stored rollout, the plan it will follow, where the video goes, and notes for the user.
 
-    ``finished``: every chunk is there and only the video is to be written, without a model.
+    ``model`` and ``leads_on``: the model to go on with, and whether a new leg begins. ``finished``:
+    every chunk is there and only the video is to be written, without a model.
     """
 
     request: ResumeRequest
     rollout: Rollout
     plan: Plan
     output: Path
+    model: ModelFolder | None = None
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
+    leads_on: bool = False
     finished: bool = False
 
 
@@ -67,6 +78,9 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     """
     check_device(request.device)
     check_memory(request.memory, request.device)
+    if request.camera is None:
+        check_no_convention(request.camera_convention, "a continuation without --camera")
+    check_compute(request.compute, request.device)
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -79,12 +93,14 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_video_target(output)
     if _only_video_missing(request, rollout, plan, output):
         return CheckedResume(request, rollout, plan, output, finished=True)
-    check_sources(rollout.spec, find_model(rollout.spec.model))
+    model = find_model(rollout.spec.model)
+    check_sources(rollout.spec, model)
     warp: WarpVideo | None = None
     notes: tuple[str, ...] = ()
     uncontrolled = rollout.spec.method == "helios"
     longer = uncontrolled and request.frames is not None
-    if request.camera is None and request.prompt is None and not longer:
+    leads_on = request.camera is not None or request.prompt is not None or longer
+    if not leads_on:
         _check_unfinished(request, rollout, plan)
         if plan.warp is not None:
             warp = reread_warp(plan.warp, plan.frames, rollout.size)
@@ -93,7 +109,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     plan.request(rollout)  # refuses a path that does not resolve
     if request.output is not None:  # a stopped leg goes on without naming it again
         plan = replace(plan, output=str(request.output.resolve()))
-    return CheckedResume(request, rollout, plan, output, warp, notes)
+    return CheckedResume(request, rollout, plan, output, model, warp, notes, leads_on)
 
 
 def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
@@ -103,23 +119,37 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
         WeightsError, RolloutError, InputError: the model cannot be used; the old plan is back then.
     """
     from flythrough.engine.build import announce_cut_prompt, build_session
+    from flythrough.engine.camera_reading import hold_against_scene
+    from flythrough.engine.foresight import foresee
     from flythrough.engine.run import Job
     from flythrough.engine.spool import all_spooled
 
     for text in checked.notes:
         notify(text)
-    spec, request = checked.rollout.spec, checked.request
-    folder = find_model(spec.model)
+    spec, request, folder = checked.rollout.spec, checked.request, checked.model
+    assert folder is not None
     before = store.read_plan(request.folder)
     store.write_plan(request.folder, checked.plan.to_dict())
     try:
-        session = build_session(spec, folder, request.device, notify, checked.warp, request.memory)
+        session = build_session(
+            spec,
+            folder,
+            request.device,
+            notify,
+            checked.warp,
+            request.memory,
+            compute=request.compute,
+        )
+        believed = believed_file(request.camera, request.camera_convention)
+        hold_against_scene(session, checked.rollout, checked.plan, believed, notify)
     except FlythroughError:
         store.write_plan(request.folder, before)
         raise
     if request.prompt is not None:
         announce_cut_prompt(session, request.prompt, notify)
     rollout = all_spooled(checked.rollout)
+    if checked.leads_on:
+        foresee(session, rollout, checked.plan, notify)
     return Job(session, rollout, checked.plan, request.folder, spool=True)
 
 
@@ -180,6 +210,7 @@ def _new_trajectory(request: ResumeRequest, rollout: Rollout, frames: int) -> Tr
             )
         return None
     extra = 1 if rollout.chunks else 0
-    trajectory = trajectory_from(request.camera or "static", frames + extra, rollout.spec.fps)
+    convention, camera = request.camera_convention, request.camera or "static"
+    trajectory = trajectory_from(camera, frames + extra, rollout.spec.fps, convention)
     check_metres(trajectory, rollout.spec.geometry)
     return trajectory

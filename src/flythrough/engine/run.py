@@ -16,6 +16,7 @@ from flythrough.engine.build import (
     build_rollout,
     build_spec,
 )
+from flythrough.engine.camera_reading import hold_against_scene
 from flythrough.engine.foresight import foresee
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
@@ -60,8 +61,8 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     for text in checked.notes:
         notify(text)
     spec = build_spec(checked)
-    sessions = sessions or Sessions(request.device, request.memory, notify)
-    session = sessions.ready(spec, checked.warp)
+    sessions = sessions or Sessions(request.device, request.memory, notify, request.compute)
+    session = sessions.ready(spec, checked.warp, checked.model)
     announce_cut_prompt(session, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)
     leg = Leg(0, request.frames, request.prompt, checked.trajectory)
@@ -70,6 +71,7 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     warp = None if checked.warp is None else checked.warp.record
     plan = Plan((leg,), depth, metric, output, warp)
     plan.request(rollout)  # a path that does not resolve must fail before anything is written
+    hold_against_scene(session, rollout, plan, checked.believed, notify)
     foresee(session, rollout, plan, notify)
     if request.rollout is not None:
         store.create(request.rollout, rollout, plan.to_dict())

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flythrough.engine.options import MemoryChoice
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.models.catalog import find_model
+from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.spec import RolloutSpec
 
 if TYPE_CHECKING:
@@ -19,17 +19,29 @@ class Sessions:
     """Keeps the newest session and gives it to every rollout that the same settings shaped.
 
     Args:
-        device, memory: where the model runs and its weights lie, as in ``GenerateRequest``.
+        device, memory, compute: where the model runs, its weights lie and which path its denoiser
+            takes, as in ``GenerateRequest``.
         notify: told about fallbacks while a model is loaded and used.
     """
 
-    def __init__(self, device: str, memory: MemoryChoice, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        device: str,
+        memory: MemoryChoice,
+        notify: Callable[[str], None],
+        compute: Compute = "auto",
+    ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
+        self.compute = compute
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of the run that memory was planned for
 
-    def ready(self, spec: RolloutSpec, warp: WarpVideo | None = None) -> Session:
+    def ready(
+        self, spec: RolloutSpec, warp: WarpVideo | None = None, folder: ModelFolder | None = None
+    ) -> Session:
         """The session of ``spec``, whatever its seed, prompt, photo and size, led by ``warp``.
+
+        ``folder``: its model, where it was found and read a moment ago.
 
         Raises:
             WeightsError, RolloutError, InputError: as :func:`engine.build.build_session`.
@@ -48,9 +60,9 @@ class Sessions:
             if model is None:
                 self._planned = area
             before = None  # weights that are not used again must go before new ones come
-            folder = find_model(spec.model)
+            folder = folder or find_model(spec.model)
             session = build_session(
-                spec, folder, self.device, self._notify, warp, self.memory, model
+                spec, folder, self.device, self._notify, warp, self.memory, model, self.compute
             )
             before = key, session
         elif warp is not None:

@@ -125,5 +125,8 @@ _CAMERA: dict[str, Rule] = {
     "select": _flag,
     "warp_band": lambda value: value in BANDS,
     "codec": lambda value: value == FAST_CODEC,
+    "style_lora": lambda value: isinstance(value, str),
+    "style_lora_digest": lambda value: isinstance(value, str),
+    "style_scale": _number(-4, 4),
     "geometry_pixel_limit": lambda value: value is None or _whole(1, 1 << 40)(value),
 }

@@ -1,10 +1,17 @@
-"""Options whose value is a small notation of its own; every entrance reads them the same way."""
+"""Options whose value is a small notation or a word of a list; every entrance reads them the same
+way. Imports neither torch nor numpy."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from flythrough.errors import InputError
+
+Compute = Literal["auto", "plain", "fast", "compiled", "fp8"]
+"""The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere."""
+MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
+"""Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -32,7 +32,7 @@ from flythrough.rollout.chunk import (
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise, reference_block_noise
-from flythrough.sampling.pyramid import sample_pyramid
+from flythrough.sampling.pyramid import AfterStep, sample_pyramid
 from flythrough.sampling.solvers import new_solver
 
 
@@ -57,11 +57,16 @@ class StageConditioning:
 
 
 class HeliosGenerator:
-    """Chunks of 33 frames from the native history."""
+    """Chunks of 33 frames from the native history.
+
+    ``after_step``, which is None but for callers that watch or steer latents, sees those of every
+    step and says which to go on with.
+    """
 
     def __init__(self, model: LoadedModel, settings: SamplerSettings) -> None:
         self.model, self.settings = model, settings
         self.pyramid = PyramidConfig.from_dict(model.scheduler)
+        self.after_step: AfterStep | None = None
         self._known: tuple[str, Anchors] | None = None
         self._noised = lru_cache(maxsize=1)(self._add_noise)
 
@@ -245,7 +250,9 @@ class HeliosGenerator:
             reference=settings.reference,
         )
         guidance = settings.guidance
-        plain = self.embedding(spec.negative_prompt) if guidance.active else None
+        plain = None
+        if guidance.active:
+            plain = self.embedding(spec.negative_prompt).to(self.model.transformer.dtype)
         self.model.prompts.release()
         current: tuple[int, StageConditioning, PackedHistory] | None = None
         step = 0
@@ -253,8 +260,13 @@ class HeliosGenerator:
         def denoise(x: Tensor, timestep: Tensor, stage: int) -> Tensor:
             nonlocal current, step
             if current is None or current[0] != stage:
-                chosen = conditioning(stage)
-                current = stage, chosen, self.model.transformer.pack_history(chosen.history)
+                chosen = self._ready(conditioning(stage))
+                packed = None
+                if current is not None and current[1].history is chosen.history:
+                    packed = current[2]  # an adapter never changes how history is embedded
+                if packed is None:
+                    packed = self.model.transformer.pack_history(chosen.history)
+                current = stage, chosen, packed
                 step = 0
             given, history = current[1], current[2]
             velocity = self.denoise(x, timestep, given, history)
@@ -279,17 +291,21 @@ class HeliosGenerator:
             self.pyramid,
             solver=solver,
             on_step=on_step,
+            after_step=self.after_step,
         )
+
+    def _ready(self, stage: StageConditioning) -> StageConditioning:
+        """The prompt in the network's dtype, once for all steps of the stage."""
+        return replace(stage, embedding=stage.embedding.to(self.model.transformer.dtype))
 
     def denoise(
         self, x: Tensor, timestep: Tensor, stage: StageConditioning, history: PackedHistory
     ) -> Tensor:
-        """One call of the network; float32 in and out."""
-        transformer = self.model.transformer
-        velocity = transformer(
-            x.to(transformer.dtype),
+        """One call of the network; float32 in and out, the prompt in the network's dtype."""
+        velocity = self.model.denoiser(
+            x.to(self.model.transformer.dtype),
             timestep,
-            stage.embedding.to(transformer.dtype),
+            stage.embedding,
             indices_hidden_states=stage.target,
             history=history,
         )

@@ -8,7 +8,7 @@ Importing this module loads no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -27,7 +27,12 @@ from flythrough.rollout.spec import Anchor
 if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.helios.pipeline_output import HeliosPipelineOutput
+    from torch import Tensor
 
+    from flythrough.sampling.pyramid import AfterStep
+
+StepEnd = Callable[["HeliosPipeline", int, "Tensor", dict[str, "Tensor"]], Mapping[str, "Tensor"]]
+"""(pipeline, step, timestep, tensors by name) -> tensors to go on with, as diffusers calls it."""
 OutputType = Literal["np", "pil", "pt", "latent"]
 _OUTPUT_TYPES = ("np", "pil", "pt", "latent")
 _DEFAULT_ADAPTER = "default_0"
@@ -156,6 +161,7 @@ class HeliosPipeline:
         output_type: OutputType = "np",
         return_dict: bool = True,
         callback: Callback | None = None,
+        callback_on_step_end: StepEnd | None = None,
         **fixed: Any,
     ) -> HeliosPipelineOutput | tuple[Any]:
         """Make a video of ``num_frames`` frames.
@@ -171,6 +177,9 @@ class HeliosPipeline:
             keep_first_frame, is_skip_first_chunk: the anchor ``none`` or ``second``.
             output_type: see below.
             callback: called with chunk, label and finished share of the chunk.
+            callback_on_step_end: called after every step with the pipeline, the step within its
+                stage, the timestep [1], and ``{"latents": float32 [1,16,9,h,w]}`` of the stage's
+                size; latents in the mapping that it returns take their place.
             fixed: further arguments of diffusers (``integrations.unsupported``).
 
         Returns:
@@ -204,6 +213,7 @@ class HeliosPipeline:
             guidance=guidance_scale,
             anchor=anchor,
             callback=callback,
+            after_step=self._after_step(callback_on_step_end),
         )
         frames = _frames(clip, output_type)
         if not return_dict:
@@ -211,6 +221,29 @@ class HeliosPipeline:
         from diffusers.pipelines.helios.pipeline_output import HeliosPipelineOutput
 
         return HeliosPipelineOutput(frames=frames)
+
+    def _after_step(self, told: StepEnd | None) -> AfterStep | None:
+        """``told`` in the form that the sampler calls."""
+        if told is None:
+            return None
+        wanted = getattr(told, "tensor_inputs", ["latents"])
+        if not callable(told) or not set(wanted) <= {"latents"}:
+            raise InputError(
+                f"callback_on_step_end={shown(told)} cannot be honoured: it must be a function of "
+                "pipeline, step, timestep and a mapping with latents alone; give such a one."
+            )
+
+        def after_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            given = told(self, step, timestep, {"latents": latents})
+            found = given.get("latents", latents) if isinstance(given, Mapping) else None
+            if getattr(found, "shape", None) != latents.shape:
+                raise InputError(
+                    f"callback_on_step_end returned {shown(given)}; return its mapping, with "
+                    f"latents of shape {list(latents.shape)} or none."
+                )
+            return found.to(latents)
+
+        return after_step
 
     def _check_dtype(self) -> None:
         if self._dtype is None:

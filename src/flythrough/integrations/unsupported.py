@@ -48,11 +48,8 @@ FIXED: Mapping[str, Fixed] = {
     "attention_kwargs": Fixed(
         (None, {}), "attention takes no options; for a LoRA's scale call set_adapters"
     ),
-    "callback_on_step_end": Fixed(
-        (None,), "latents are not handed out between steps; give callback to follow progress"
-    ),
     "callback_on_step_end_tensor_inputs": Fixed(
-        (["latents"],), "latents are not handed out between steps; leave it out"
+        (["latents"],), "only latents are handed out between steps; leave it out"
     ),
     "max_sequence_length": Fixed((), _MODEL_DECIDES, lambda own: own.max_sequence_length),
     "add_noise_to_image_latents": Fixed((True,), _NOISE_LEVEL, lambda own: own.condition_noise),

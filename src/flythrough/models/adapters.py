@@ -41,6 +41,8 @@ def attach_lora(
     for given, layer in found.items():
         for side in "AB":
             weight = _weight(modules[layer], side, name)
+            if weight.dtype.itemsize == 1:  # beside an 8-bit layer an update stays wide
+                weight.data = torch.empty_like(weight, dtype=transformer.dtype)
             with torch.no_grad():
                 weight.copy_(lora.state[f"{given}.lora_{side}.weight"])
             weight.requires_grad_(False)

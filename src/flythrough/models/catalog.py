@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -53,9 +54,17 @@ class ModelDefaults:
     condition_noise: bool = True
 
 
+def adapter_file(band: str) -> str:
+    """Name of the camera adapter for a warp in ``band``, within a model's folder ``lora``."""
+    return "camera.safetensors" if band == "short" else f"camera_{band}.safetensors"
+
+
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model folder: its name, place, parts present and own defaults."""
+    """A checked model folder: its name, place, parts present and own defaults.
+
+    A value stands for the folder as it was found: its digest is taken once.
+    """
 
     name: str
     path: Path
@@ -75,7 +84,7 @@ class ModelFolder:
 
     def camera_adapter(self, band: str) -> Path | None:
         """The shipped camera adapter for a warp in ``band``: one of its own, or the usual one."""
-        own = self.path / "lora" / f"camera_{band}.safetensors"
+        own = self.path / "lora" / adapter_file(band)
         return own if own.is_file() else self.camera_lora
 
     @property
@@ -102,6 +111,10 @@ class ModelFolder:
 
     def digest(self) -> str:
         """A fingerprint of weights, configurations and tokenizer (``folder_digest``)."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return folder_digest(self.path)
 
 

@@ -155,16 +155,15 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         Raises:
             InputError: latents that the patches do not divide, or a history that does not fit.
         """
-        batch, _, frames, height, width = hidden_states.shape
+        batch = hidden_states.shape[0]
         self._check_divisible("noisy latents", hidden_states)
-        time, rows, columns = self._patch
-        grid = (frames // time, height // rows, width // columns)
+        grid = self._grid(hidden_states)
         noisy = self.patch_embedding(hidden_states)
         device = hidden_states.device
         tables = grid_tables(indices_hidden_states.to(device), grid[1:], self._rope, self._theta)
         if isinstance(history, History):
             history = self.pack_history(history, selection=selection)
-        past, tables, key_mask = _joined(history, noisy, tables)
+        past, tables, key_mask = joined(history, noisy, tables)
 
         embedding, history_row, noisy_row = self._rows(timestep.to(device).expand(batch))
         text = self.condition_embedder.text_embedder(encoder_hidden_states)
@@ -278,6 +277,12 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         embedding, rows = self.condition_embedder.rows(torch.cat([zero, timestep]))
         return embedding[1:], rows[:1], rows[1:]
 
+    def _grid(self, latents: Tensor) -> Kernel:
+        """Tokens along time, rows and columns of ``latents`` [B,C,T,h,w]."""
+        frames, height, width = latents.shape[-3:]
+        time, rows, columns = self._patch
+        return frames // time, height // rows, width // columns
+
     def _unpatched(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Tokens [B,N,pt*ph*pw*C] to latents [B,C,T,h,w]."""
         cells = tokens.unflatten(2, (*self._patch, -1)).unflatten(1, grid)
@@ -300,7 +305,7 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def _joined(
+def joined(
     history: PackedHistory | None, noisy: Tensor, tables: Tables
 ) -> tuple[Tensor, Tables, Tensor | None]:
     """History tokens for the batch of ``noisy``, tables of both parts, and the key mask."""

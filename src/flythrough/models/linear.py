@@ -19,14 +19,19 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
-        if _onednn_applies(x, self.weight):
-            name, algorithm = ("gelu", "tanh") if gelu else ("none", "")
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x.contiguous(), self.weight, self.bias, name, [], algorithm
-            )
-            return product
-        product = functional.linear(x, self.weight, self.bias)
-        return functional.gelu(product, approximate="tanh") if gelu else product
+        return linear(x, self.weight, self.bias, gelu=gelu)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    """The product of :class:`Linear` over weights that belong to no layer."""
+    if _onednn_applies(x, weight):
+        name, algorithm = ("gelu", "tanh") if gelu else ("none", "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.contiguous(), weight, bias, name, [], algorithm
+        )
+        return product
+    product = functional.linear(x, weight, bias)
+    return functional.gelu(product, approximate="tanh") if gelu else product
 
 
 def with_gelu(layer: nn.Module, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
 from flythrough.models.codec import load_codec
+from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.placing import VisitingCodec, stream_layers
 from flythrough.models.quiet import quiet_loading
@@ -28,7 +29,8 @@ memory and are streamed layer by layer; the codec comes when it is used."""
 class LoadedModel:
     """The parts of a Helios-family model on one device.
 
-    ``scheduler`` is the raw scheduler configuration; the sampling layer reads it.
+    ``scheduler`` is the raw scheduler configuration; the sampling layer reads it. ``fast`` is the
+    denoiser's fast path where it is used.
     """
 
     folder: ModelFolder
@@ -37,6 +39,12 @@ class LoadedModel:
     prompts: PromptEncoder
     scheduler: dict[str, Any]
     device: torch.device
+    fast: FastDenoiser | None = None
+
+    @property
+    def denoiser(self) -> HeliosTransformer | FastDenoiser:
+        """What predicts velocities."""
+        return self.transformer if self.fast is None else self.fast
 
     @property
     def defaults(self) -> ModelDefaults:

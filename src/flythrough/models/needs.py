@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +14,20 @@ from torch import Tensor, nn
 from flythrough.disk import read_json
 from flythrough.errors import WeightsError
 from flythrough.models.accounting import Need, needed_by, weight_bytes
+from flythrough.models.adapters import attach_lora
 from flythrough.models.codec import LATENTS_PER_PASS, VideoCodec
 from flythrough.models.depth_input import depth_input
 from flythrough.models.expected import meta_network
+from flythrough.models.headers import read_header
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
+from flythrough.models.lora_files import read_lora
 from flythrough.models.monocular_files import MonocularFolder
+from flythrough.models.pi3x import Pi3X
+from flythrough.models.pi3x_estimator import network_size
+from flythrough.models.pi3x_priors import Priors
+from flythrough.models.taehv import TAEHV
+from flythrough.models.taehv_weights import infer_config
 from flythrough.models.wan_codec import Codec, codec_of
 
 _CHUNK_FRAMES = 33
@@ -45,18 +53,33 @@ class ModelNeeds:
         device: cpu or cuda, the kind that the run is for.
         dtype: of the denoiser's and the text encoder's weights once loaded; the denoiser keeps some
             in float32 all the same, the codec all.
+        codec: a TAEHV folder or file in place of the folder's own codec.
+        adapters: files or folders of adapters that run beside the denoiser's weights.
 
     Raises:
-        WeightsError: a configuration describes no network that can be used.
+        WeightsError: a configuration describes no network that can be used, or an adapter does not
+            fit the denoiser.
     """
 
-    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        dtype: torch.dtype,
+        *,
+        codec: Path | None = None,
+        adapters: Sequence[Path] = (),
+    ) -> None:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, "transformer")
         assert isinstance(self._transformer, HeliosTransformer)
         _cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
+        for number, file in enumerate(adapters):
+            attach_lora(self._transformer, read_lora(file), f"adapter{number}")
+            _to_meta(self._transformer, dtype)  # PEFT moves only the first one
         self._text = _cast(_meta(folder, "text_encoder"), dtype)
-        self._codec_net = _cast(_meta(folder, "vae"), torch.float32)
+        own = _meta(folder, "vae") if codec is None else _meta_taehv(codec)
+        self._codec_net = _cast(own, torch.float32)
         self.codec: Codec = codec_of(self._codec_net)
         if isinstance(self.codec, VideoCodec):
             self.codec.per_pass = LATENTS_PER_PASS[device]
@@ -129,6 +152,23 @@ class ModelNeeds:
 
         return needed_by(run, [self._codec_net])
 
+    def geometry(self, size: tuple[int, int], views: int, pixel_limit: int | None = None) -> Need:
+        """The model's own geometry network looking at ``views`` pictures of ``size`` with known
+        focal lengths, in float32: on a GPU, where it runs in bfloat16, it takes less."""
+        net = self._geometry
+        assert isinstance(net, Pi3X)
+        own = net.config.pixel_limit
+        limit = own if pixel_limit is None else min(own, pixel_limit)
+        inner = network_size(*size, limit)
+
+        def run() -> object:
+            priors = None
+            if net.config.multimodal:
+                priors = Priors(intrinsics=torch.empty(1, views, 3, 3))
+            return net(torch.empty(1, views, 3, *inner), priors)
+
+        return needed_by(run, [net])
+
 
 def depth_need(folder: MonocularFolder, size: tuple[int, int]) -> tuple[PartNeed, Need]:
     """Weights of a monocular depth network, which are float32 everywhere, and what it takes to
@@ -139,13 +179,33 @@ def depth_need(folder: MonocularFolder, size: tuple[int, int]) -> tuple[PartNeed
     return PartNeed(weight_bytes(net), _streamed(net)), need
 
 
-def _meta(folder: Path, part: str) -> nn.Module:
+def _meta(folder: Path, part: str, kind: str | None = None) -> nn.Module:
+    """The network in ``folder``/``part``, which is a ``kind`` (None: what the part is called)."""
     file = folder / part / "config.json"
     try:
         config = read_json(file)
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{file} cannot be read ({error}); restore the file.") from error
-    return meta_network(part, config)[1].eval().requires_grad_(False)
+    return meta_network(kind or part, config)[1].eval().requires_grad_(False)
+
+
+def _meta_taehv(source: Path) -> nn.Module:
+    """The TAEHV of a codec folder, or of a published file, whose shapes say what it is."""
+    if source.is_dir():
+        return _meta(source.parent, source.name, "vae")
+    shapes = {name: tensor.shape for name, tensor in read_header(source).items()}
+    with torch.device("meta"):
+        net = TAEHV(infer_config({name: torch.empty(shape) for name, shape in shapes.items()}))
+    return net.eval().requires_grad_(False)
+
+
+def _to_meta(net: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters that are elsewhere, in ``dtype``."""
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.is_meta:
+                shape = torch.empty_like(parameter, device="meta", dtype=dtype)
+                module._parameters[name] = nn.Parameter(shape, requires_grad=False)
 
 
 def _cast(net: nn.Module, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> nn.Module:

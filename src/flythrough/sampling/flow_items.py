@@ -15,7 +15,6 @@ from torch import Tensor
 
 from flythrough.errors import InputError
 from flythrough.sampling.dmd_schedule import (
-    TOP_SIGMA,
     PyramidConfig,
     shift_factor,
     shift_mu,
@@ -98,11 +97,6 @@ def segment(
     if stage < config.stages - 1:
         end = table.end * noises[stage] + (1 - table.end) * end
     return start, end
-
-
-def grid_position(sigma: Tensor) -> Tensor:
-    """The ``u`` of :func:`flow_items` whose grid point has the local noise level ``sigma``."""
-    return (1 - sigma / TOP_SIGMA).clamp(0.0, 1.0 - 1e-6)
 
 
 def _item(

@@ -28,6 +28,9 @@ BlockNoise = Callable[[int, torch.Size], Tensor]
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)."""
 
+AfterStep = Callable[[int, Tensor, Tensor], Tensor]
+"""(step within the stage, timestep [B], latents [B,C,T,h,w] of the stage's size) -> latents."""
+
 
 def sample_pyramid(
     denoise: Denoise,
@@ -40,6 +43,7 @@ def sample_pyramid(
     reference: bool = False,
     solver: Solver | None = None,
     on_step: OnStep | None = None,
+    after_step: AfterStep | None = None,
 ) -> Tensor:
     """Latents [B,C,T,h,w] float32 from full-size unit normal ``noise`` of that shape.
 
@@ -53,6 +57,7 @@ def sample_pyramid(
         solver: takes the place of the distilled model's; ``steps``, ``amplify`` and ``reference``
             are then not used.
         on_step: called after every step.
+        after_step: given the latents after every step, it says those to go on with.
 
     Raises:
         InputError: a size that cannot be halved and patched in every stage, or wrong steps.
@@ -76,6 +81,8 @@ def sample_pyramid(
         for index, timestep in enumerate(solver.begin(stage, x)):
             t = torch.full((len(x),), timestep, device=x.device)
             x = solver.step(index, x, denoise(x, t, stage))
+            if after_step is not None:
+                x = after_step(index, t, x)
             done += 1
             if on_step is not None:
                 on_step(done, solver.total)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flythrough.conditioning.warped_history import WarpBand
 from flythrough.engine.build import pick_device
 from flythrough.engine.options import check_device
 from flythrough.errors import InputError
@@ -46,7 +47,8 @@ class NanoRun:
 
     ``base`` is a model folder with the parts that are not trained here, and the starting weights of
     the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``
-    counts the pyramid stages, from the coarsest, that see the warp and get the camera adapter.
+    counts the pyramid stages, from the coarsest, that see the warp and get the camera adapter;
+    ``band`` is the history band that takes it (``conditioning.warped_history``).
     """
 
     part: Part
@@ -66,6 +68,7 @@ class NanoRun:
     save_every: int = 1000
     precision: Literal["bf16", "fp32"] = "fp32"
     warp_stages: int = 1
+    band: WarpBand = "short"
 
 
 def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
@@ -107,15 +110,15 @@ def check_run(settings: NanoRun) -> None:
     if settings.warp_stages > 3:
         raise InputError(f"--warp-stages {settings.warp_stages} is more than the 3 stages of nano.")
     unused = {
-        "codec": ("compile", "warp_stages"),
-        "geometry": ("photos", "heldout_photos", "size", "compile", "warp_stages"),
-        "denoiser": ("heldout_photos", "warp_stages"),
+        "codec": ("compile", "warp_stages", "band"),
+        "geometry": ("photos", "heldout_photos", "size", "compile", "warp_stages", "band"),
+        "denoiser": ("heldout_photos", "warp_stages", "band"),
         "lora": ("heldout_photos",),
     }[part]
     standard = {field.name: field.default for field in fields(NanoRun)}
     for name in unused:
         if getattr(settings, name) != standard[name]:
-            option = name.replace("_", "-")
+            option = {"band": "warp-band"}.get(name, name.replace("_", "-"))
             raise InputError(f"--{option} has no effect on {part}; drop it.")
     for option, folder in (("--base", settings.base), ("--photos", settings.photos)):
         if folder is not None and not folder.is_dir():

@@ -15,6 +15,7 @@ from flythrough.errors import InputError
 from flythrough.media.picture import contact_sheet
 from flythrough.models.adapter_origin import origin_metadata
 from flythrough.models.adapters import lora_state, new_lora, set_lora_active
+from flythrough.models.catalog import adapter_file
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.lora_files import save_lora
@@ -41,9 +42,10 @@ from flythrough.training.refill import Refill, WorldVideos
 from flythrough.training.world_data import HELDOUT_SEED, WorldStream, world_videos
 from flythrough.worlds.sampler import SamplerSettings
 
-_CHUNKS = 2
-_REFILL = 6
+_CHUNKS = 3  # the third chunk is the first that sees a full history
+_REFILL = 4
 _PHOTO_EVERY = 3
+_LORA_REFILL_EVERY = 8  # rendering the warps takes longer than the step
 _LORA_RANK = 32
 _VISIBLE_THRESHOLD = 0.1
 
@@ -86,7 +88,7 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
     parameters = new_lora(transformer, rank=_LORA_RANK, seed=settings.seed)
     if settings.compile:
         transformer.compile_repeated_blocks(dynamic=False)
-    camera = WarpHistorySettings(threshold=_VISIBLE_THRESHOLD)
+    camera = WarpHistorySettings(threshold=_VISIBLE_THRESHOLD, mode=settings.band)
     warps = WarpSettings(**DEFAULTS["warp"])  # as the model is run
     refill = Refill(_triggered(_videos(settings, device)), codec, prompts, TEXT_LENGTH, warps)
     holder = nn.Module()
@@ -97,21 +99,23 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
         prompts.text_encoder,
         refill,
         PyramidConfig.from_dict(SCHEDULER_CONFIG),
-        _denoiser_settings(settings, stages=tuple(range(settings.warp_stages))),
+        _denoiser_settings(
+            settings, stages=tuple(range(settings.warp_stages)), refill_every=_LORA_REFILL_EVERY
+        ),
         nn.ModuleDict({"adapter": holder}),
-        export=partial(_write_lora, transformer, settings.warp_stages),
+        export=partial(_write_lora, transformer, settings),
         camera=camera,
     )
     task.previewer = preview(task, codec, settings, device, prompts, warps)
     return task, 5e-4
 
 
-def _write_lora(transformer: HeliosTransformer, stages: int, folder: Path) -> None:
-    target = folder / "lora" / "camera.safetensors"
+def _write_lora(transformer: HeliosTransformer, settings: NanoRun, folder: Path) -> None:
+    target = folder / "lora" / adapter_file(settings.band)
     target.parent.mkdir(parents=True, exist_ok=True)
     state = lora_state(transformer, "camera")
-    metadata = origin_metadata(transformer.config, "short", _VISIBLE_THRESHOLD)
-    metadata |= {"trigger": TRIGGER, "stages": str(stages)}
+    metadata = origin_metadata(transformer.config, settings.band, _VISIBLE_THRESHOLD)
+    metadata |= {"trigger": TRIGGER, "stages": str(settings.warp_stages)}
     save_lora(target, state, _LORA_RANK, float(_LORA_RANK), metadata)
 
 
@@ -155,10 +159,15 @@ def start_weights(transformer: HeliosTransformer) -> None:
             nn.init.zeros_(getattr(transformer, name).bias)
 
 
-def _denoiser_settings(settings: NanoRun, stages: tuple[int, ...] = (0, 1, 2)) -> DenoiserSettings:
-    size = (9, settings.size[0] // 8, settings.size[1] // 8)
+def _denoiser_settings(
+    settings: NanoRun, stages: tuple[int, ...] = (0, 1, 2), refill_every: int = 4
+) -> DenoiserSettings:
     return DenoiserSettings(
-        batch=settings.batch or 32, seed=settings.seed, stages=stages, latent_size=size
+        batch=settings.batch or 32,
+        seed=settings.seed,
+        stages=stages,
+        refill_every=refill_every,
+        latent_size=(9, settings.size[0] // 8, settings.size[1] // 8),
     )
 
 

@@ -31,7 +31,7 @@ def test_command_keeps_the_length_of_a_file(tmp_path: Path) -> None:
     ("source", "options", "word"),
     [
         ("file", {"fps": 8.0}, "--fps 8"),
-        ("file", {"convention": "opengl"}, "states 'opencv'"),
+        ("file", {"convention": "opengl"}, "states opencv,world"),
         ("file", {"frames": 0}, "--frames 0"),
         ("forward 1", {"frames": -3}, "--frames -3"),
         ("forward 1", {"convention": "opengl"}, "--convention opengl"),

@@ -28,8 +28,14 @@ def test_a_stated_convention_is_honoured_and_not_contradicted(tmp_path: Path) ->
     file = tmp_path / "a.npz"
     np.savez(file, camera_poses=POSES @ FLIP, unit="metre", convention="opengl")
     np.testing.assert_array_equal(read_trajectory(file).world_from_camera, POSES)
-    with pytest.raises(CameraError, match="states 'opengl'"):
+    with pytest.raises(CameraError, match="states opengl,world-from-camera"):
         read_trajectory(file, convention="opencv")
+    inverse = np.linalg.inv(POSES @ FLIP)
+    np.savez(file, camera_poses=inverse, unit="metre", convention="opengl,camera-from-world")
+    np.testing.assert_allclose(read_trajectory(file).world_from_camera, POSES, atol=1e-12)
+    np.savez(file, camera_poses=np.swapaxes(POSES, 1, 2), unit="metre")
+    with pytest.raises(CameraError, match="translations in the last row"):
+        read_trajectory(file)
     np.savez(file, camera_poses=POSES, convention="maya")
     with pytest.raises(CameraError, match="'maya'"):
         read_trajectory(file)

@@ -68,7 +68,7 @@ def test_moved_carries_every_pose() -> None:
 
 
 def test_then_continues_from_the_last_camera() -> None:
-    carrier = se3.from_parts(se3.rotation_x(0.2), [5, 0, 0])
+    carrier = se3.from_parts(se3.so3_exp([0.2, 0, 0]), [5, 0, 0])
     first, second = walk(9), parse_path("forward 1; zoom 2x", 5).moved(carrier)
     joined = first.then(second)
     assert len(joined) == 13

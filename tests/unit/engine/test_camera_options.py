@@ -69,6 +69,20 @@ def test_a_switch_reaches_the_history(
     assert changed == replace(plain, history=replace(plain.history, **{name: value}))
 
 
+def test_settings_of_the_warp_are_kept_with_the_rollout(asked: GenerateRequest) -> None:
+    text = "older-keyframes=2, top_fill=no, depth_rtol=0.2"
+    request = replace(asked, fill="black", warp_settings=text, preset="realtime")
+    memory: Any = built(request).source
+    found = memory.settings
+    assert (found.fill, found.older_keyframes, found.top_fill) == ("black", 2, False)
+    assert (found.depth_rtol, found.samples_per_axis) == (0.2, 2)
+    own = check(replace(asked, preset="realtime", warp_settings="samples_per_axis=3"))
+    assert own.settings["warp.samples_per_axis"] == 3
+    assert "mesh samples" not in own.notes[0]
+    assert "as given: samples_per_axis" in own.notes[0]
+    assert check(replace(asked, fill="mean")).settings["warp.fill"] == "mean_first_frame"
+
+
 def test_a_rollout_from_before_the_switches_is_read_as_published(asked: GenerateRequest) -> None:
     spec = build_spec(check(asked))
     kept = {k: v for k, v in spec.settings.items() if k not in ("align", "select", "warp_band")}

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from flythrough.engine.memory_plan import RunNeeds, choose_placement, run_needs
+from flythrough.engine.build import build_spec
+from flythrough.engine.memory_plan import (
+    RunNeeds,
+    RunParts,
+    choose_placement,
+    parts_of,
+    run_needs,
+)
 from flythrough.engine.options import check_memory
+from flythrough.engine.request import GenerateRequest, check
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import find_model
+from flythrough.models.codec import VideoCodec, save_codec
 from flythrough.models.headers import read_header
-from flythrough.models.needs import PartNeed
+from flythrough.models.needs import ModelNeeds, PartNeed
+from flythrough.models.taehv import TAEHV
+from flythrough.models.taehv_config import TAEHVConfig
 from throwaway import SIZE
 
 GIB = 2**30
@@ -101,6 +115,60 @@ def test_a_depth_network_counts_in_place_of_the_models_own(
     assert other.warp.flops > own.warp.flops
     assert "geometry" in own.weights
     assert "geometry" not in measured("flat").weights
+
+
+def test_adapters_lie_beside_the_denoiser(tiny_model: Path) -> None:
+    folder = find_model(str(tiny_model))
+    assert folder.camera_lora is not None
+
+    def transformer(*adapters: Path) -> PartNeed:
+        parts = RunParts(adapters)
+        found = run_needs(folder, SIZE, "warp-as-history", 33, "cuda", parts=parts)
+        return found.weights["transformer"]
+
+    stored = sum(tensor.count for tensor in read_header(folder.camera_lora).values())
+    bare, one = transformer(), transformer(folder.camera_lora)
+    assert one.whole - bare.whole == 2 * stored  # bfloat16
+    assert transformer(folder.camera_lora, folder.camera_lora).whole - one.whole == 2 * stored
+    shipped = run_needs(folder, SIZE, "warp-as-history", 33, "cuda").weights["transformer"]
+    assert shipped == one
+    free = run_needs(folder, SIZE, "helios", 33, "cuda").weights["transformer"]
+    assert free == bare
+
+
+def test_geometry_at_work_counts(tiny_model: Path) -> None:
+    needs = ModelNeeds(tiny_model, "cpu", torch.float32)
+    one, three = (needs.geometry((256, 256), views) for views in (1, 3))
+    less = needs.geometry((256, 256), 1, 2_000)
+    assert less.peak_bytes < one.peak_bytes < three.peak_bytes
+    assert less.flops < one.flops < three.flops
+    folder = find_model(str(tiny_model))
+    led = run_needs(folder, SIZE, "warp-as-history", 33, "cpu")
+    assert led.warp.flops == needs.geometry(SIZE, 1).flops
+    assert led.warp.peak_bytes >= needs.geometry(SIZE, 1).peak_bytes
+
+
+def test_what_a_rollout_names_is_planned_for(tiny_model: Path, photo: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    small = VideoCodec(TAEHV(TAEHVConfig(encoder_width=4, decoder_widths=(8, 4, 4, 4))))
+    save_codec(small, model / "taehv")
+    own = model / "lora" / "camera.safetensors"
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(model), frames=33, preset="realtime", style_lora=own
+    )
+    folder = find_model(str(model))
+    text = "estimation=joint,older_keyframes=3"
+    spec = build_spec(check(replace(request, warp_settings=text)))
+    parts = parts_of(spec, folder)
+    assert parts == RunParts((own, own), model / "taehv", 130_000, views=5)
+    usual = run_needs(folder, SIZE, "warp-as-history", 33, "cpu")
+    named = run_needs(folder, SIZE, "warp-as-history", 33, "cpu", parts=parts)
+    assert named.weights["vae"].whole < usual.weights["vae"].whole
+    assert named.decode.flops < usual.decode.flops
+    (model / "taehv" / "config.json").unlink()
+    file = parts_of(spec, find_model(str(model)))
+    again = run_needs(folder, SIZE, "warp-as-history", 33, "cpu", parts=file)
+    assert again.weights["vae"] == named.weights["vae"]
 
 
 def test_the_cheaper_band_costs_less(tiny_model: Path) -> None:

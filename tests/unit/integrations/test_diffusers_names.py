@@ -115,6 +115,31 @@ def test_a_camera_is_followed(facade: HeliosPipeline, pipe: ft.Pipeline, photo: 
     assert labels[-1] == "done"
 
 
+def test_latents_are_handed_out_after_every_step(facade: HeliosPipeline) -> None:
+    seen: list[tuple[int, list[int]]] = []
+    say: dict[str, Any] = {"prompt": "a lake", "num_frames": 2, "output_type": "latent"}
+    say["pyramid_num_inference_steps_list"] = [1, 1, 1]
+
+    def watch(pipe: object, step: int, timestep: torch.Tensor, given: dict[str, Any]) -> Any:
+        assert pipe is facade
+        assert timestep.shape == (1,)
+        seen.append((step, list(given["latents"].shape[-2:])))
+        return given
+
+    plain = facade(**say).frames
+    assert torch.equal(facade(**say, callback_on_step_end=watch).frames, plain)
+    sizes = [[2, 4], [4, 8], [8, 16]]  # the first chunk has twice the steps
+    assert seen == [(step, size) for size in sizes for step in (0, 1)]
+
+    def steer(_pipe: object, _step: int, _t: object, given: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": torch.full_like(given["latents"], 0.25)}
+
+    assert bool((facade(**say, callback_on_step_end=steer).frames == 0.25).all())
+    with pytest.raises(ft.InputError, match=r"returned None; return its mapping"):
+        facade(**say, callback_on_step_end=lambda *_: None)
+    assert torch.equal(facade(**say).frames, plain)
+
+
 def test_clips_from_memory(facade: HeliosPipeline, pipe: ft.Pipeline) -> None:
     source = np.random.default_rng(1)
     clip = source.integers(0, 256, (33, 64, 128, 3), dtype=np.uint8)
@@ -161,8 +186,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fake_image_latents": TENSOR}, "give image or video"),
     ({"video_latents": TENSOR}, "give image or video"),
     ({"attention_kwargs": {"scale": 0.5}}, "set_adapters"),
-    ({"callback_on_step_end": print}, "give callback"),
-    ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "not handed out"),
+    ({"callback_on_step_end": 3}, "must be a function"),
+    ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "only latents are handed out"),
     ({"max_sequence_length": 512}, "max_sequence_length=512"),
     ({"add_noise_to_image_latents": False}, "published noise"),
     ({"add_noise_to_video_latents": False}, "published noise"),

@@ -18,7 +18,6 @@ from flythrough.sampling.dmd_schedule import (
 from flythrough.sampling.flow_items import (
     flow_items,
     flow_items_at,
-    grid_position,
     segment,
 )
 from flythrough.sampling.noise import block_noise, noise_pyramid
@@ -198,12 +197,6 @@ def test_items_lie_on_the_segment(stage: int) -> None:
     grid = stage_tables(CONFIG)[stage]
     expected = [grid.timesteps[100], grid.timesteps[730]]
     assert item.timestep.tolist() == pytest.approx(expected, abs=1e-2)
-
-
-def test_grid_position_inverts_the_grid() -> None:
-    sigma = flow_items(normal(1), normal(2), 0, torch.tensor([0.2504, 0.0]), CONFIG).sigma
-    again = flow_items(normal(1), normal(2), 0, grid_position(sigma) + 1e-4, CONFIG).sigma
-    assert torch.equal(sigma, again)
 
 
 def test_items_under_inference_mode_do_not_spoil_later_training() -> None:

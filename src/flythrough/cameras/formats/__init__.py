@@ -20,8 +20,9 @@ def read_trajectory(
         path: the file.
         frames: wanted length; a shorter file repeats its last camera, a longer one is cut. None
             keeps the file's length.
-        convention: "opencv" or "opengl" axes of an ``.npz``; None takes what the file states, else
-            "opencv". World-to-camera matrices cannot be recognised; invert them first.
+        convention: what the matrices of an ``.npz`` mean (``conventions.parse_convention``), like
+            "opengl,camera-from-world"; None takes what the file states, else
+            "opencv,world-from-camera".
 
     Raises:
         CameraError: unknown suffix, missing file, folder, unusable content, or a convention for a
@@ -33,11 +34,18 @@ def read_trajectory(
     elif convention is not None:
         raise CameraError(
             f"The convention {convention!r} has no effect on {path}, because .json trajectories "
-            "are always opencv; leave it out."
+            "are always opencv,world-from-camera; leave it out."
         )
     else:
         trajectory = native_json.read(path)
     return trajectory if frames is None else trajectory.padded(frames)[:frames]
+
+
+def states_convention(path: str | Path) -> bool:
+    """Whether a file that :func:`read_trajectory` takes says what its matrices mean, as ``.json``
+    files always do."""
+    path = Path(path)
+    return check_suffix(path) != ".npz" or camera_poses_npz.states_convention(path)
 
 
 def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:

@@ -6,8 +6,8 @@ frame, and so does this reader. Files that Flythrough writes state their unit, t
 which makes round trips exact.
 
 What the matrices themselves cannot tell: OpenGL axes and world-to-camera matrices are rigid poses
-too, so neither is noticed unless the file has a ``convention`` key. Say ``convention="opengl"`` for
-the former and invert the latter before storing them.
+too. A file may say what it holds under the key ``convention``, in the words of
+``cameras.formats.conventions``; the reader may be told for one that does not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from flythrough.cameras import pose as se3
+from flythrough.cameras.formats.conventions import Convention, parse_convention
 from flythrough.cameras.formats.reading import existing_file
 from flythrough.cameras.formats.writing import write_whole
 from flythrough.cameras.trajectory import DEFAULT_STEP, LengthUnit, Trajectory
@@ -25,7 +27,6 @@ from flythrough.disk import UNREADABLE_ARRAYS, array_fault
 from flythrough.errors import CameraError
 
 POSES = "camera_poses"
-CONVENTIONS = ("opencv", "opengl")
 
 
 def read(
@@ -41,15 +42,14 @@ def read(
         path: the ``.npz`` file.
         translation_scale: without a ``unit`` key, translations times this are multiples of the
             median depth of the first frame. Files with a ``unit`` key are read as they are.
-        convention: axes of the file's cameras: "opencv" (x right, y down, z forward) or "opengl"
-            (x right, y up, z backward); None takes what the file states, else "opencv".
+        convention: what the matrices mean, such as "opengl" or "opengl,camera-from-world"; None
+            takes what the file states, else "opencv,world-from-camera".
 
     Raises:
         CameraError: missing, unreadable or pickled file, missing key, unusable values, or a
             convention that is unknown or contradicts the file.
     """
-    if convention is not None:
-        _check_convention(convention)
+    asked = None if convention is None else parse_convention(convention)
     arrays = _arrays(existing_file(path))
     if POSES not in arrays:
         raise CameraError(
@@ -57,12 +57,18 @@ def read(
             f"matrices [T,4,4] as {POSES!r}."
         )
     try:
-        poses = _poses(arrays[POSES])
-        if _convention(arrays, convention) == "opengl":
-            poses = poses * np.array([1.0, -1.0, -1.0, 1.0])
+        meant = _convention(arrays, asked)
+        poses = se3.check_rigid(_poses(arrays[POSES]), POSES)
+        poses = meant.to_ours(poses) if meant != Convention() else poses
         return _trajectory(arrays, poses, translation_scale)
     except CameraError as error:
         raise CameraError(f"In {path}: {error}") from None
+
+
+def states_convention(path: Path) -> bool:
+    """Whether a file that :func:`read` takes says what its matrices mean."""
+    with np.load(path, allow_pickle=False) as archive:
+        return "convention" in archive.files
 
 
 def write(path: Path, trajectory: Trajectory) -> None:
@@ -151,21 +157,13 @@ def _times(arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
     return np.arange(count) / float(fps.reshape(()))
 
 
-def _check_convention(name: str) -> None:
-    if name not in CONVENTIONS:
-        raise CameraError(
-            f"The camera convention {name!r} is unknown; use one of {', '.join(CONVENTIONS)}."
-        )
-
-
-def _convention(arrays: dict[str, np.ndarray], asked: str | None) -> str:
+def _convention(arrays: dict[str, np.ndarray], asked: Convention | None) -> Convention:
     if "convention" not in arrays:
-        return asked or "opencv"
-    stated = _word(arrays["convention"])
-    _check_convention(stated)
+        return asked or Convention()
+    stated = parse_convention(_word(arrays["convention"]))
     if asked not in (None, stated):
         raise CameraError(
-            f"The convention {asked!r} was asked for but the file states {stated!r}; leave out the "
+            f"The convention {asked} was asked for but the file states {stated}; leave out the "
             "option or correct the file."
         )
     return stated

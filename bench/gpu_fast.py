@@ -1,0 +1,470 @@
+"""Everything about the fast denoiser on one GPU: correctness first, then speed, then profiles.
+
+    python bench/gpu_fast.py FOLDER [--config published] [--device cuda] [--seconds 520]
+
+Rows go to FOLDER/fast.json as soon as each is known; a section that fails is a row with its
+traceback. Profiles are text files beside it. No weights are read: all are random, drawn on the
+device. Sections that would begin after --seconds are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flythrough.bench import suites
+from flythrough.bench.chunks import ChunkWork, make_chunks
+from flythrough.bench.clock import machine, median_seconds, seconds
+from flythrough.bench.forwards import (
+    packed,
+    psnr,
+    relative_gap,
+    stage_inputs,
+    stock_call,
+    stock_denoiser,
+)
+from flythrough.bench.random_model import (
+    add_random_adapter,
+    random_codec,
+    random_denoiser,
+    random_model,
+)
+from flythrough.bench.rows import Figures, Rows, line
+from flythrough.bench.sizes import SIZES
+from flythrough.models.adapters import detach_lora, set_lora_active
+from flythrough.models.fast import attention, denoiser
+from flythrough.models.fast.activations import Activations
+from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
+from flythrough.models.fast.fp8 import (
+    dequantised_product,
+    quantise_blocks,
+    quantise_rows,
+    scaled_product,
+)
+from flythrough.models.fast.kernels import choose_kernels, has_triton
+from flythrough.models.fast.settings import FastSettings
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.rotary import Tables
+
+KINDS = ("text", "native", "warp", "patch-mid")
+
+
+@dataclass
+class Run:
+    """The measurement under way."""
+
+    bench: suites.Bench
+    folder: Path
+    until: float
+    net: HeliosTransformer | None = None
+
+    def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
+        return self.bench.rows.measure(name, work)
+
+    def section(self, name: str, work: Callable[[], None]) -> None:
+        """Run one section unless time is up; its own fault ends it alone."""
+        if time.monotonic() > self.until:
+            self.row(f"section {name}", lambda: {"left_out": "time is up"})
+            return
+
+        def timed() -> Figures:
+            return {"section_s": round(seconds(work, self.bench.device), 1)}
+
+        self.row(f"section {name}", timed)
+
+
+def kernels(run: Run) -> None:
+    """Triton against its twins at true size: largest difference, time, bytes a second."""
+    if not has_triton() or run.bench.device.type != "cuda":
+        run.row("kernels", lambda: {"left_out": "no Triton or no GPU"})
+        return
+    twin, ours = TorchElementwise(), choose_kernels("triton", run.bench.device)
+    dtype, device = run.bench.dtype, run.bench.device
+    tokens, past, width, hidden = 11040, 2400, 5120, 13824
+
+    def draw(*shape: int, to: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, device=device).to(to)
+
+    rows = [draw(1, 2, width, to=torch.float32) for _ in range(3)]
+    x, update = draw(1, tokens, width), draw(1, tokens, width)
+
+    def residual(ops: Elementwise, fp8: bool) -> tuple[Tensor, Activations]:
+        copy = x.clone()
+        out = Activations.empty(copy, plain=not fp8, fp8=fp8)
+        ops.residual_norm(copy, update, rows[0], rows[1], rows[2], past, 1e-6, out)
+        return copy, out
+
+    def residual_row() -> Figures:
+        (x1, a), (x2, b) = residual(twin, False), residual(ours, False)
+        assert a.values is not None
+        assert b.values is not None
+        q1, q2 = residual(twin, True)[1], residual(ours, True)[1]
+        assert q1.quantised is not None
+        assert q2.quantised is not None
+        assert q1.scales is not None
+        assert q2.scales is not None
+        back = [q.float() * s for q, s in ((q1.quantised, q1.scales), (q2.quantised, q2.scales))]
+        buffer, work = Activations.empty(x, plain=True, fp8=False), x.clone()
+
+        def once() -> None:
+            ours.residual_norm(work, update, rows[0], rows[1], rows[2], past, 1e-6, buffer)
+
+        median, _, _ = median_seconds(once, device, 20, 3)
+        return {
+            "stream_gap": relative_gap(x2, x1),
+            "normed_gap": relative_gap(b.values, a.values),
+            "fp8_gap": relative_gap(back[1], back[0]),
+            "us": round(1e6 * median, 1),
+            "gb_s": round(4 * x.numel() * x.element_size() / median / 1e9),
+        }
+
+    def rotate_row() -> Figures:
+        joint, weight = draw(1, tokens, 3 * width), draw(width)
+        angles = draw(1, tokens, 64, to=torch.float32)
+        tables = Tables(angles.cos(), angles.sin())
+        views = [joint.clone() for _ in range(2)]
+        for ops, one in zip((twin, ours), views, strict=True):
+            ops.norm_rotate(one[..., width : 2 * width], weight, 1e-6, tables)
+        work = joint[..., :width]
+        median, _, _ = median_seconds(
+            lambda: ours.norm_rotate(work, weight, 1e-6, tables), device, 20, 3
+        )
+        return {
+            "gap": relative_gap(views[1], views[0]),
+            "us": round(1e6 * median, 1),
+            "gb_s": round(2 * work.numel() * work.element_size() / median / 1e9),
+        }
+
+    def quantise_row() -> Figures:
+        wide = draw(1, tokens, hidden)
+        a, b = twin.quantise(wide, True), ours.quantise(wide, True)
+        assert a.quantised is not None
+        assert b.quantised is not None
+        assert a.scales is not None
+        assert b.scales is not None
+        median, _, _ = median_seconds(lambda: ours.quantise(wide, True), device, 20, 3)
+        return {
+            "gap": relative_gap(b.quantised.float() * b.scales, a.quantised.float() * a.scales),
+            "us": round(1e6 * median, 1),
+            "gb_s": round(3 * wide.numel() / median / 1e9),
+        }
+
+    run.row("kernel residual_norm", residual_row)
+    run.row("kernel norm_rotate", rotate_row)
+    run.row("kernel gelu_quantise", quantise_row)
+
+
+def products(run: Run) -> None:
+    """Products of a block in bf16 and fp8, GELU inside and after."""
+    device, dtype = run.bench.device, run.bench.dtype
+    tokens = 64 if run.bench.small else 11040
+    shapes = {"qkv": (5120, 15360), "out": (5120, 5120), "up": (5120, 13824), "down": (13824, 5120)}
+    if run.bench.small:
+        shapes = {"qkv": (64, 192), "up": (64, 128)}
+
+    def one(inner: int, outer: int) -> Figures:
+        x = torch.randn(tokens, inner, device=device, dtype=dtype)
+        w = torch.randn(outer, inner, device=device, dtype=dtype) / inner**0.5
+        bias = torch.randn(outer, device=device, dtype=dtype)
+        flops = 2 * tokens * inner * outer
+        (xq, xs), (wq, ws) = quantise_rows(x), quantise_rows(w)
+        found: dict[str, Any] = {}
+
+        def note(name: str, work: Callable[[], object]) -> None:
+            median, _, _ = median_seconds(work, device, 10, 3)
+            found[f"{name}_tflops"] = round(flops / median / 1e12, 1)
+
+        note("plain", lambda: functional.linear(x, w, bias))
+        note("gelu_after", lambda: functional.gelu(functional.linear(x, w, bias)))
+        if device.type == "cuda":
+            note("gelu_inside", lambda: torch._addmm_activation(bias, x, w.t(), use_gelu=True))
+            inside = torch._addmm_activation(bias, x, w.t(), use_gelu=True)
+            after = functional.gelu(functional.linear(x, w, bias), approximate="tanh")
+            found["gelu_gap"] = relative_gap(inside, after)
+        note("fp8", lambda: scaled_product(xq, xs, wq, ws, bias, dtype))
+        found["fp8_twin_gap"] = relative_gap(
+            scaled_product(xq, xs, wq, ws, bias, dtype),
+            dequantised_product(xq, xs, wq, ws, bias, dtype),
+        )
+        found["fp8_exact_gap"] = relative_gap(
+            scaled_product(xq, xs, wq, ws, bias, dtype), functional.linear(x, w, bias)
+        )
+        return found
+
+    for name, (inner, outer) in shapes.items():
+        run.row(f"product {name}", lambda inner=inner, outer=outer: one(inner, outer))
+
+
+def correctness(run: Run) -> None:
+    """A few layers at true width: fast and plain against float32, for every kind of history."""
+    bench = run.bench
+    config = {**bench.size.transformer, "num_layers": 3}
+    net = random_denoiser(config, bench.device, bench.dtype)
+    exact = random_denoiser(config, bench.device, torch.float32)
+    exact.load_state_dict(net.state_dict())
+    for one in (net, exact):
+        add_random_adapter(one)
+    paths = {
+        "fast": FastDenoiser(net),
+        "merged": FastDenoiser(net, FastSettings(adapter="merged")),
+        "torch": FastDenoiser(net, FastSettings(kernels="torch")),
+    }
+
+    def compared(kind: str, stage: int, active: bool) -> Figures:
+        for one in (net, exact):
+            set_lora_active(one, suites.CAMERA, active)
+        given = stage_inputs(net, bench.size, stage, bench.device, kind, 0.6)
+        wide = {
+            name: value.float() if isinstance(value, Tensor) and value.dtype == net.dtype else value
+            for name, value in given.items()
+        }
+        with torch.inference_mode():
+            wanted, plain = exact(**wide), net(**given)
+            found = {name: path(**given) for name, path in paths.items()}
+        figures: dict[str, Any] = {"plain_to_float32": relative_gap(plain, wanted)}
+        for name, value in found.items():
+            figures[f"{name}_to_float32"] = relative_gap(value, wanted)
+            figures[f"{name}_to_plain"] = relative_gap(value, plain)
+        limit = max(1.25 * figures["plain_to_float32"], 1e-5)
+        figures["good"] = all(figures[f"{name}_to_float32"] <= limit for name in paths)
+        return figures
+
+    for kind in KINDS:
+        stages = (0, 2) if kind == "native" else (0,)
+        for stage in stages:
+            for active in (False, True):
+                label = f"correct {kind} stage {stage} {'with' if active else 'without'} adapter"
+                run.row(label, lambda k=kind, s=stage, a=active: compared(k, s, a))
+    quantise_blocks(net.blocks)
+
+    def eight() -> Figures:
+        set_lora_active(net, suites.CAMERA, True)
+        set_lora_active(exact, suites.CAMERA, True)
+        given = stage_inputs(net, bench.size, 0, bench.device, "warp", 0.6)
+        wide = {
+            name: value.float() if isinstance(value, Tensor) and value.dtype == net.dtype else value
+            for name, value in given.items()
+        }
+        with torch.inference_mode():
+            wanted, plain = exact(**wide), net(**given)
+            found = FastDenoiser(net)(**given)
+        return {
+            "plain_to_float32": relative_gap(plain, wanted),
+            "fast_to_float32": relative_gap(found, wanted),
+            "fast_to_plain": relative_gap(found, plain),
+        }
+
+    run.row("correct fp8 warp with adapter", eight)
+
+
+def whole_model(run: Run) -> HeliosTransformer:
+    if run.net is None:
+        run.net = run.bench.denoiser()
+    return run.net
+
+
+def forwards(run: Run) -> None:
+    """Full depth: gap to plain and to diffusers, then times of a call."""
+    net, bench = whole_model(run), run.bench
+    fast = FastDenoiser(net)
+
+    def gaps() -> Figures:
+        given = stage_inputs(net, bench.size, 2, bench.device)
+        with torch.inference_mode():
+            plain, found = net(**given), fast(**given)
+            stock = stock_call(stock_denoiser(net), given)
+        return {
+            "fast_to_plain": relative_gap(found, plain),
+            "plain_to_diffusers": relative_gap(plain, stock),
+            "fast_to_diffusers": relative_gap(found, stock),
+        }
+
+    run.row("full depth", gaps)
+    suites.forwards(bench, "forward fast", fast, net)
+    torch_only = FastDenoiser(net, FastSettings(kernels="torch"))
+    suites.forwards(bench, "forward fast, torch kernels", torch_only, net)
+    suites.forwards(bench, "forward plain", net, net)
+    stock = [stock_denoiser(net)]
+    suites.forwards(
+        bench,
+        "forward diffusers",
+        lambda **given: stock_call(stock[0], given),
+        net,
+        embedded=False,
+    )
+
+
+def profile(run: Run, name: str, stage: int, kind: str = "native") -> None:
+    """Kernels of one call, longest first."""
+    net, bench = whole_model(run), run.bench
+    fast = FastDenoiser(net)
+    given = packed(net, stage_inputs(net, bench.size, stage, bench.device, kind))
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    key = "self_cpu_time_total"
+    if bench.device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        key = "self_cuda_time_total"
+    with torch.inference_mode():
+        for _ in range(2):
+            fast(**given)
+        with torch.profiler.profile(activities=kinds) as seen:
+            fast(**given)
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize()
+    table = seen.key_averages().table(sort_by=key, row_limit=30, max_name_column_width=90)
+    (run.folder / f"profile-{name}.txt").write_text(table)
+
+
+def helios_chunks(run: Run) -> None:
+    net, bench = whole_model(run), run.bench
+    model = replace(random_model(net, bench.size, bench.device), fast=FastDenoiser(net))
+    for steps in ((2, 2, 2), (1, 1, 1)):
+        work = ChunkWork(steps, chunks=bench.chunks)
+        run.row(
+            f"helios {list(steps)}",
+            lambda w=work: make_chunks(model, bench.size, w)[0],
+        )
+
+
+def compiled(run: Run) -> None:
+    """The compiled variant: time of its calls, and that visibility never compiles anew."""
+    suites.recompilations(
+        replace(run.bench, size=replace(run.bench.size, transformer=_shallow(run))), 20
+    )
+    net = whole_model(run)
+    path = FastDenoiser(net, FastSettings(kernels="compiled"))
+    suites.forwards(run.bench, "forward fast, compiled kernels", path, net)
+
+
+def lengths(run: Run) -> None:
+    """What a token count costs when it is new: first call against the second, two layers."""
+    bench = run.bench
+    net = random_denoiser(_shallow(run), bench.device, bench.dtype)
+
+    def work(preferred: bool) -> Figures:
+        fast = FastDenoiser(net)
+        if not preferred:
+            denoiser.preferred_backends = lambda _device: nullcontext()  # type: ignore[assignment]
+        found: dict[str, Any] = {"new_ms": [], "again_ms": [], "tokens": []}
+        try:
+            for number in range(8):
+                share = 0.31 + 0.08 * number
+                given = stage_inputs(net, bench.size, 0, bench.device, "warp", share)
+                given = packed(net, given)
+                found["tokens"].append(int(given["history"].tokens.shape[1]))
+                with torch.inference_mode():
+                    for name in ("new_ms", "again_ms"):
+                        taken = seconds(lambda g=given: fast(**g), bench.device)
+                        found[name].append(round(1e3 * taken, 2))
+        finally:
+            denoiser.preferred_backends = attention.preferred_backends
+        extra = sorted(a - b for a, b in zip(found["new_ms"], found["again_ms"], strict=True))
+        return {**found, "median_extra_ms": round(extra[len(extra) // 2], 2)}
+
+    run.row("new token counts, cuDNN preferred", lambda: work(True))
+    run.row("new token counts, torch's choice", lambda: work(False))
+
+
+def _shallow(run: Run) -> dict[str, Any]:
+    return {**run.bench.size.transformer, "num_layers": 2}
+
+
+def wah(run: Run, suffix: str = "") -> None:
+    net = whole_model(run)
+    add_random_adapter(net)
+    try:
+        suites.wah_rows(run.bench, net, suffix)
+    finally:
+        detach_lora(net, suites.CAMERA)
+
+
+def eight_bits(run: Run) -> None:
+    """The same weights in 8 bits: rows, PSNR of latents, profile, camera."""
+    net, bench = whole_model(run), run.bench
+    model = replace(random_model(net, bench.size, bench.device), fast=FastDenoiser(net))
+    suites.eight_bits(bench, net, model)
+
+
+def codecs(run: Run) -> None:
+    """Decoding a chunk: as it is, and what other types and layouts would give."""
+    suites.vae(run.bench)
+    if not run.bench.size.wan:
+        return
+    size, device = run.bench.size, run.bench.device
+    z = torch.randn(1, 16, 9, size.height // 8, size.width // 8, device=device)
+    codec: Any = random_codec(size, device)
+    with torch.inference_mode():
+        wanted = codec.decode(z)
+
+    def variant(change: Callable[[], None]) -> Figures:
+        change()
+        with torch.inference_mode():
+            median, _, first = median_seconds(lambda: codec.decode(z), device, 3, 2)
+            db = psnr(codec.decode(z), wanted)
+        return {"ms": round(1e3 * median, 1), "first_ms": round(1e3 * first), "psnr_db": round(db)}
+
+    def benchmark() -> None:
+        torch.backends.cudnn.benchmark = True
+
+    def last() -> None:
+        codec.net.to(memory_format=torch.channels_last_3d)
+
+    def half() -> None:
+        codec.net.to(torch.bfloat16)
+
+    for name, change in (("cudnn.benchmark", benchmark), ("+ bf16", half), ("+ last", last)):
+        run.row(f"codec decode, {name}", lambda c=change: variant(c))
+    torch.backends.cudnn.benchmark = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", default="published", choices=list(SIZES))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=520)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=3)
+    given = parser.parse_args()
+    until = time.monotonic() + given.seconds
+    given.folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(given.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    header = {"config": vars(given), "machine": machine(device)}
+    started = time.monotonic()
+
+    def shown(name: str, figures: Figures) -> None:
+        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
+
+    rows = Rows(header, given.folder / "fast.json", shown, forgive=True)
+    bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
+    run = Run(bench, given.folder, until)
+    run.section("ceilings", lambda: suites.ceilings(bench))
+    run.section("kernels", lambda: kernels(run))
+    run.section("products", lambda: products(run))
+    run.section("correctness", lambda: correctness(run))
+    run.section("forwards", lambda: forwards(run))
+    run.section("profile full", lambda: profile(run, "full", 2))
+    run.section("profile quarter", lambda: profile(run, "quarter", 0))
+    run.section("helios chunks", lambda: helios_chunks(run))
+    run.section("lengths", lambda: lengths(run))
+    run.section("wah", lambda: wah(run))
+    run.section("compiled", lambda: compiled(run))
+    run.section("fp8", lambda: eight_bits(run))
+    run.section("profile fp8", lambda: profile(run, "full-fp8", 2))
+    run.section("wah fp8", lambda: wah(run, " fp8"))
+    run.section("codecs", lambda: codecs(run))
+
+
+if __name__ == "__main__":
+    main()

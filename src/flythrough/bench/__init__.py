@@ -1,0 +1,1 @@
+"""Measuring speed and memory (``flythrough bench``): random weights, random inputs, never zeros."""

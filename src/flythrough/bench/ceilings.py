@@ -1,0 +1,58 @@
+"""What the device can do at best: matrix products and attention on random values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from flythrough.bench.clock import median_seconds
+from flythrough.models.fast.attention import attention, flash_module, preferred_backends, sdpa
+from flythrough.models.fast.fp8 import quantise_rows, scaled_product
+
+ATTENTION_TOKENS = (2940, 4560, 11040)
+
+
+def product_ceiling(
+    device: torch.device, dtype: torch.dtype, side: int, runs: int
+) -> dict[str, Any]:
+    """TFLOP/s of a square product in ``dtype``, or in e4m3 with row scales."""
+    x, w = (torch.randn(side, side, device=device) for _ in range(2))
+    if dtype == torch.float8_e4m3fn:
+        pairs = [quantise_rows(part) for part in (x, w)]
+        (a, a_scale), (b, b_scale) = pairs
+
+        def work() -> object:
+            return scaled_product(a, a_scale, b, b_scale, None, torch.bfloat16)
+    else:
+        x, w = x.to(dtype), w.to(dtype)
+
+        def work() -> object:
+            return x @ w.t()
+
+    median, _, _ = median_seconds(work, device, runs, 3)
+    return {"side": side, "tflops": round(2 * side**3 / median / 1e12, 2)}
+
+
+def attention_ceiling(
+    device: torch.device, dtype: torch.dtype, tokens: int, heads: int, width: int, runs: int
+) -> dict[str, Any]:
+    """TFLOP/s of self attention through each way that is there."""
+    q, k, v = (torch.randn(1, tokens, heads, width, device=device, dtype=dtype) for _ in range(3))
+    found: dict[str, Any] = {"tokens": tokens}
+    flops = 4 * tokens**2 * heads * width
+    with preferred_backends(device):
+        median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
+    found["preferred_tflops"] = round(flops / median / 1e12, 2)
+    joint = torch.randn(1, tokens, 3, heads, width, device=device, dtype=dtype)
+    q, k, v = joint.unbind(2)  # as the denoiser's joint product leaves them
+    with preferred_backends(device):
+        median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
+    found["joint_tflops"] = round(flops / median / 1e12, 2)
+    median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
+    found["default_tflops"] = round(flops / median / 1e12, 2)
+    if device.type == "cuda" and flash_module() is not None:
+        flash = attention("flash")
+        median, _, _ = median_seconds(lambda: flash(q, k, v, None), device, runs, 3)
+        found["flash_tflops"] = round(flops / median / 1e12, 2)
+    return found

@@ -1,0 +1,40 @@
+"""The switches ``--fast``, ``--compile`` and ``--precision`` as one word of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from flythrough.errors import InputError
+
+if TYPE_CHECKING:
+    from flythrough.engine.words import Compute
+
+Fast = Annotated[
+    bool | None, Parameter(help="The denoiser's fast path; default: on CUDA GPUs, not elsewhere.")
+]
+Compiled = Annotated[
+    bool, Parameter(name="--compile", negative="", help="Its kernels from torch.compile.")
+]
+Precision = Annotated[
+    Literal["full", "fp8"], Parameter(help="8-bit products: faster, less memory, less exact.")
+]
+
+
+def chosen_compute(fast: bool | None, compiled: bool, precision: str) -> Compute:
+    """The engine's word for three switches.
+
+    Raises:
+        InputError: switches that rule each other out.
+    """
+    if fast is False and (compiled or precision == "fp8"):
+        given = "--compile" if compiled else "--precision fp8"
+        raise InputError(f"{given} has no effect with --no-fast; drop one of them.")
+    if compiled and precision == "fp8":
+        raise InputError("--compile has no effect with --precision fp8; drop one of them.")
+    if precision == "fp8":
+        return "fp8"
+    if compiled:
+        return "compiled"
+    return "auto" if fast is None else "fast" if fast else "plain"

@@ -1,0 +1,287 @@
+"""The fast twin of :class:`flythrough.models.helios.HeliosTransformer`, over the same weights.
+
+Done once instead of again and again: keys and values of the prompt (a prompt), rotary tables and
+history tokens (a stage), gates and gains of all blocks (a step). One tensor holds history and noisy
+tokens; what lies between two products is one pass over it. The plain model stays as it is and is
+the reference (``tests/parity/test_fast_denoiser.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flythrough.errors import WeightsError
+from flythrough.models.fast.activations import Activations
+from flythrough.models.fast.attention import attention, preferred_backends
+from flythrough.models.fast.block import FastBlock, Rows
+from flythrough.models.fast.fp8 import is_quantised
+from flythrough.models.fast.kernels import choose_kernels
+from flythrough.models.fast.products import (
+    BlockProducts,
+    active_adapters,
+    block_products,
+    linear_layers,
+)
+from flythrough.models.fast.settings import FastSettings
+from flythrough.models.helios import HeliosTransformer, joined
+from flythrough.models.history_tokens import History, Kernel, PackedHistory
+from flythrough.models.rotary import Tables, grid_tables
+
+_PROMPTS_KEPT = 2
+_ADAPTER_STATES_KEPT = 2
+
+TextKeys = list[tuple[Tensor, Tensor]]
+"""Keys and values [B,L,heads,d] of the prompt, for every block."""
+
+
+class _Layout(NamedTuple):
+    """Tables and mask of a stage, and what they were made from."""
+
+    indices: Tensor
+    history: PackedHistory | None
+    grid: Kernel
+    tables: Tables
+    mask: Tensor | None
+
+
+class _Prompt(NamedTuple):
+    given: Tensor
+    adapters: tuple[object, ...]
+    keys: TextKeys
+
+
+class _Static(NamedTuple):
+    """Parameters of all blocks, stacked: tables [layers,6,D], the prompt norm's [layers,D]."""
+
+    table: Tensor
+    gain: Tensor
+    shift: Tensor
+
+
+class FastDenoiser:
+    """Call it as the transformer: same arguments, same result within rounding, no gradients.
+
+    What it keeps between calls is found again by the identity of its arguments (prompts: by their
+    values), so tensors that were passed must not be changed in place; after base weights were,
+    call :meth:`forget`.
+
+    Raises:
+        WeightsError: a configuration only the plain path can run (:func:`why_not`).
+    """
+
+    def __init__(
+        self, transformer: HeliosTransformer, settings: FastSettings | None = None
+    ) -> None:
+        reason = why_not(transformer)
+        if reason is not None:
+            raise WeightsError(f"the fast path does not run this denoiser: {reason}; use the plain")
+        self.net = transformer
+        self._layers: list[Any] = list(transformer.blocks)  # HeliosTransformerBlock each
+        self.settings = settings or FastSettings()
+        self.attend = attention(self.settings.attention)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop everything kept between calls."""
+        self._layouts: list[_Layout] = []
+        self._prompts: list[_Prompt] = []
+        self._products: dict[tuple[object, ...], list[BlockProducts]] = {}
+        self._static: _Static | None = None
+        self._at: tuple[int, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.dtype
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        indices_hidden_states: Tensor,
+        history: History | PackedHistory | None = None,
+    ) -> Tensor:
+        """Velocity [B,C,T,h,w]; see :meth:`HeliosTransformer.forward`."""
+        net = self.net
+        self._check_place()
+        net._check_divisible("noisy latents", hidden_states)
+        batch = hidden_states.shape[0]
+        noisy = net.patch_embedding(hidden_states)
+        if isinstance(history, History):
+            history = net.pack_history(history)
+        grid = net._grid(hidden_states)
+        layout = self._layout(indices_hidden_states, history, grid, noisy)
+        past = layout.tables.cos.shape[1] - noisy.shape[1]
+        if past and history is not None:
+            tokens = history.tokens.to(noisy.dtype).expand(batch, -1, -1)
+            x = torch.cat([tokens, noisy], dim=1)
+        else:
+            x = noisy.clone()
+        embedding, *rows = net._rows(timestep.to(x.device).expand(batch))
+        gates = self._rows(rows[0], rows[1], embedding, batch)
+        products = self._block_products(x.dtype)
+        text = self._text_keys(encoder_hidden_states, x.dtype)
+        blocks = self._blocks(products, text, layout)
+        with preferred_backends(x.device):
+            normed = self._through(x, past, blocks, gates)
+        return net._unpatched(net.proj_out(normed), grid)
+
+    def pack_history(self, history: History) -> PackedHistory:
+        """As the transformer's own, under "drop"."""
+        return self.net.pack_history(history)
+
+    def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
+        """Tokens [B,N,D] behind the output norm."""
+        kernels = choose_kernels(self.settings.kernels, x.device)
+        readers = [
+            p for b in blocks for p in (b.products.qkv, b.products.cross_q, b.products.ffn_in)
+        ]
+        plain, fp8 = any(p.needs_values for p in readers), any(p.fp8 for p in readers)
+        out = Activations.empty(x, plain=plain, fp8=fp8)
+        kernels.residual_norm(x, None, None, rows[0].gain1, rows[0].shift1, past, self._eps, out)
+        for number, block in enumerate(blocks[:-1]):
+            block(kernels, x, past, rows[number], rows[number + 1], out)
+        tail, now = x[:, past:], rows[-2]
+        ended = blocks[-1].last(kernels, x, past, now, out)
+        last = Activations.empty(tail, plain=True, fp8=False)
+        end = rows[-1]
+        kernels.residual_norm(tail, ended, now.gate2, end.gain1, end.shift1, 0, self._eps, last)
+        assert last.values is not None
+        return last.values
+
+    @property
+    def _eps(self) -> float:
+        return float(self.net.config["eps"])
+
+    def _blocks(
+        self, products: list[BlockProducts], text: TextKeys, layout: _Layout
+    ) -> list[FastBlock]:
+        return [
+            FastBlock(block, made, keys, layout.tables, layout.mask, self.attend)
+            for block, made, keys in zip(self._layers, products, text, strict=True)
+        ]
+
+    def _rows(self, past: Tensor, now: Tensor, embedding: Tensor, batch: int) -> list[Rows]:
+        """Gates, gains and shifts of every block and, last, of the output norm."""
+        if self._static is None:
+            self._static = _Static(
+                torch.stack([layer.scale_shift_table.detach()[0] for layer in self._layers]),
+                torch.stack([layer.norm2.weight.detach() for layer in self._layers]),
+                torch.stack([layer.norm2.bias.detach() for layer in self._layers]),
+            )
+        static = self._static
+        both = torch.stack([past.float().expand(batch, -1, -1), now.float()], dim=1)
+        added = (static.table.float()[:, None, None] + both).permute(3, 0, 1, 2, 4).contiguous()
+        shift1, gain1, gate1, shift2, gain2, gate2 = added  # each [layers,B,2,D]
+        gain1, gain2 = 1 + gain1, 1 + gain2
+        count = len(self._layers)
+        affine = (t.float()[:, None].expand(count, batch, -1) for t in static[1:])
+        mixed = [
+            torch.stack([row[:, :, 0], own], dim=2)
+            for row, own in zip((gain2, shift2), affine, strict=True)
+        ]
+        rows = (gate1, gain1, shift1, gate2, gain2, shift2, *mixed)
+        made = [Rows(*(row[number] for row in rows)) for number in range(count)]
+        table = self.net.norm_out.scale_shift_table.detach().float()
+        ends = (table + embedding.float()[:, None])[:, :, None].expand(-1, -1, 2, -1)
+        shift, gain = ends[:, 0].contiguous(), (1 + ends[:, 1]).contiguous()
+        return [*made, Rows(gain, gain, shift, gain, gain, shift, gain, shift)]
+
+    def _layout(
+        self,
+        indices: Tensor,
+        history: PackedHistory | None,
+        grid: Kernel,
+        noisy: Tensor,
+    ) -> _Layout:
+        for known in self._layouts:
+            if known.indices is indices and known.history is history and known.grid == grid:
+                return known
+        net = self.net
+        own = grid_tables(indices.to(noisy.device), grid[1:], net._rope, net._theta)
+        _, tables, mask = joined(history, noisy, own)
+        made = _Layout(indices, history, grid, Tables(*(t.contiguous() for t in tables)), mask)
+        self._layouts = [made]
+        return made
+
+    def _block_products(self, dtype: torch.dtype) -> list[BlockProducts]:
+        state = self._adapters()
+        if state not in self._products:
+            while len(self._products) >= _ADAPTER_STATES_KEPT:
+                del self._products[next(iter(self._products))]
+            place = self.settings.adapter
+            self._products[state] = [block_products(block, dtype, place) for block in self._layers]
+            self._at = self._places()
+        return self._products[state]
+
+    def _adapters(self) -> tuple[object, ...]:
+        """Which adapters count where; holds the layers, so that none is taken for another."""
+        return tuple(
+            (layer, active)
+            for block in self._layers
+            for layer in linear_layers(block)
+            if (active := active_adapters(layer))
+        )
+
+    def _text_keys(self, given: Tensor, dtype: torch.dtype) -> TextKeys:
+        adapters = _all_active(self.net)
+        for known in self._prompts:
+            if known.adapters == adapters and _same(known.given, given):
+                return known.keys
+        text = self.net.condition_embedder.text_embedder(given).to(dtype)
+        keys = []
+        for block in self._layers:
+            asked = block.attn2
+            value = asked.split(asked.to_v(text))
+            key = asked.split(asked.norm_k(asked.to_k(text)).to(value.dtype))
+            keys.append((key, value))
+        self._prompts = [*self._prompts[1 - _PROMPTS_KEPT :], _Prompt(given, adapters, keys)]
+        return keys
+
+    def _places(self) -> tuple[int, ...]:
+        weights = [b.ffn.net[2] for b in (self._layers[0], self._layers[-1])]
+        return tuple(next(w.parameters()).data_ptr() for w in weights)
+
+    def _check_place(self) -> None:
+        """Forget all if the weights were moved or replaced."""
+        if self._at and self._at != self._places():
+            self.forget()
+
+
+def why_not(transformer: HeliosTransformer) -> str | None:
+    """Why the fast path cannot run a denoiser; None if it can."""
+    config = transformer.config
+    if not config["guidance_cross_attn"]:
+        return "its history tokens read the prompt"
+    if not config["cross_attn_norm"]:
+        return "it has no norm before the prompt is read"
+    if config["is_amplify_history"]:
+        return "it scales the keys of its history"
+    return None
+
+
+def is_fp8(transformer: HeliosTransformer) -> bool:
+    """Whether the denoiser's blocks are 8-bit."""
+    return is_quantised(transformer.blocks)
+
+
+def _same(known: Tensor, given: Tensor) -> bool:
+    if known is given:
+        return True
+    alike = known.shape == given.shape and known.dtype == given.dtype
+    return alike and known.device == given.device and bool(torch.equal(known, given))
+
+
+def _all_active(net: HeliosTransformer) -> tuple[object, ...]:
+    """Adapters that change what is made of a prompt."""
+    names = [
+        f"blocks.{n}.attn2.{side}" for n in range(len(net.blocks)) for side in ("to_k", "to_v")
+    ]
+    names += [f"condition_embedder.text_embedder.linear_{n}" for n in (1, 2)]
+    layers = [net.get_submodule(name) for name in names]
+    return tuple((layer, active) for layer in layers if (active := active_adapters(layer)))

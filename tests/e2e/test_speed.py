@@ -1,0 +1,122 @@
+"""The fast path through the whole engine, its switches, and ``flythrough bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flythrough as ft
+from flythrough.bench.rows import Rows, line
+from flythrough.cli.compute import chosen_compute
+from flythrough.errors import InputError
+from throwaway import Command
+
+
+def test_fast_runs_equal_plain_ones(visible_model: Path, photo: Path) -> None:
+    """Two chunks led by a camera (adapter in one stage) and one from text."""
+    plain, fast = (ft.load(visible_model, device="cpu", compute=way) for way in ("plain", "fast"))
+    cases: list[dict[str, Any]] = [
+        {"image": photo, "camera": "forward 0.5; pan left 30deg", "frames": 40},
+        {"prompt": "a lake", "frames": 33},
+    ]
+    for case in cases:
+        one, two = (pipe(seed=5, **case) for pipe in (plain, fast))
+        for before, after in zip(one.rollout.chunks, two.rollout.chunks, strict=True):
+            np.testing.assert_allclose(after.latents, before.latents, atol=2e-5)
+        assert np.abs(one.frames.astype(int) - two.frames).max() <= 1
+
+
+def test_eight_bits_are_near_and_said(
+    flythrough: Command, visible_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    words = [photo, "--camera", "forward 0.5", "--frames", 33, "--model", visible_model]
+    words = ["generate", *words, "--device", "cpu"]
+    for name, more in (("exact", ()), ("fp8", ("--precision", "fp8"))):
+        answer = flythrough(*words, *more, "--rollout", tmp_path / name, "-o", tmp_path / "o.mp4")
+        assert answer.status == 0
+        assert ("imitated" in answer.err) == (name == "fp8")
+    from flythrough.rollout import store
+
+    exact, near = (store.load(tmp_path / name).latents() for name in ("exact", "fp8"))
+    error = np.sqrt(np.square(exact - near).mean() / np.square(exact).mean())
+    assert 1e-5 < error < 0.05
+
+
+def test_switches_become_one_word() -> None:
+    assert chosen_compute(None, False, "full") == "auto"
+    assert chosen_compute(True, False, "full") == "fast"
+    assert chosen_compute(False, False, "full") == "plain"
+    assert chosen_compute(None, True, "full") == "compiled"
+    assert chosen_compute(None, False, "fp8") == "fp8"
+    for compiled, precision in ((True, "full"), (False, "fp8")):
+        with pytest.raises(InputError, match="no effect with --no-fast"):
+            chosen_compute(False, compiled, precision)
+    with pytest.raises(InputError, match="no effect with --precision fp8"):
+        chosen_compute(None, True, "fp8")
+
+
+@pytest.mark.parametrize("suite", ["helios", "wah", "vae"])
+def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suite: str) -> None:
+    target = tmp_path / "out.json"
+    words = ["--config", "tiny", "--device", "cpu", "--runs", 1, "--chunks", 1, "-o", target]
+    answer = flythrough("bench", suite, *words)
+    assert answer.status == 0
+    found = json.loads(target.read_text())
+    assert next(iter(found["rows"])).startswith("ceiling product")
+    assert found["machine"]["torch"]
+    assert found["config"]["size"] == "tiny"
+    wanted = {
+        "helios": ["forward diffusers", "forward fast", "helios [2, 2, 2]", "helios [1, 1, 1] fp8"],
+        "wah": ["forward warp, adapter merged", "wah [2, 2, 2]", "wah realtime fp8"],
+        "vae": ["codec decode", "fast codec encode"],
+    }
+    assert set(wanted[suite]) <= set(found["rows"])
+    if suite == "helios":
+        quality = found["rows"]["fp8 against full precision, random weights"]
+        assert 25 < quality["latent_psnr_db"] < 80
+
+
+def test_bench_of_the_model_itself(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from flythrough.bench.nano import nano
+
+    monkeypatch.chdir(tmp_path)
+    rows = Rows({}, None)
+    nano(rows, torch.device("cpu"), 33, str(tiny_model))
+    figures = rows.found["nano, camera, with file"]
+    assert len(figures["chunks_s"]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nano", "--config", "tiny"], "has no effect"),
+        (["helios", "--runs", "0"], "--runs 0 is out of range"),
+        (["helios", "-o", "out.txt"], "must end in .json"),
+        (["vae", "-o", "nowhere/out.json"], "does not exist"),
+    ],
+)
+def test_bench_refuses(flythrough: Command, words: list[str], said: str) -> None:
+    answer = flythrough("bench", *words)
+    assert answer.status == 2
+    assert said in answer.err
+
+
+def test_a_failing_row_is_kept_and_the_next_measured(tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    rows = Rows({"suite": "x"}, target, forgive=True)
+    assert rows.measure("bad", lambda: {"a": 1 // 0}) is None
+    assert rows.measure("good", lambda: {"a": 1}) == {"a": 1}
+    found = json.loads(target.read_text())["rows"]
+    assert "ZeroDivisionError" in found["bad"]["failed"]
+    assert "FAILED ZeroDivisionError" in line("bad", found["bad"])
+    with pytest.raises(ZeroDivisionError):
+        Rows({}).measure("bad", lambda: {"a": 1 // 0})

@@ -1,0 +1,238 @@
+"""The fast denoiser equals the plain one: all kinds of history, adapters, compiling, 8 bits."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flythrough.conditioning.history import native_history, target_indices
+from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
+from flythrough.errors import InputError, WeightsError
+from flythrough.models.adapters import (
+    attach_lora,
+    detach_lora,
+    lora_state,
+    new_lora,
+    set_lora_active,
+)
+from flythrough.models.fast import elementwise, kernels
+from flythrough.models.fast.attention import attention, flash_module
+from flythrough.models.fast.denoiser import FastDenoiser, is_fp8
+from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.settings import AdapterPlace, FastSettings
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.history_tokens import History
+from flythrough.models.lora_files import LoraFile
+
+SMALL: dict[str, Any] = {
+    "num_attention_heads": 3,
+    "attention_head_dim": 16,
+    "text_dim": 24,
+    "freq_dim": 64,
+    "ffn_dim": 40,
+    "num_layers": 3,
+    "rope_dim": (8, 4, 4),
+}
+SIZE = (16, 24)
+TOLERANCE = 2e-6
+"""Of velocities of unit size, float32 against float32: another order of the same sums."""
+
+
+@cache
+def base() -> HeliosTransformer:
+    torch.manual_seed(5)
+    net = HeliosTransformer(**SMALL).eval().requires_grad_(False)
+    for parameter in net.parameters():  # biases and norms must count
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def fresh() -> HeliosTransformer:
+    return copy.deepcopy(base())
+
+
+def adapter(net: HeliosTransformer) -> LoraFile:
+    """On self attention and, as styles may, on the feed-forward and the prompt's keys."""
+    new_lora(net, rank=4, name="draft")
+    state = {k: 0.1 * torch.randn_like(v) for k, v in lora_state(net, "draft").items()}
+    detach_lora(net, "draft")
+    for layer, wide in (("blocks.1.ffn.net.2", 40), ("blocks.0.attn2.to_k", 48)):
+        state[f"{layer}.lora_A.weight"] = 0.1 * torch.randn(4, wide)
+        state[f"{layer}.lora_B.weight"] = 0.1 * torch.randn(48, 4)
+    return LoraFile(state=state, rank=4, alpha=8.0)
+
+
+def history(kind: str, seed: int = 0) -> tuple[History | None, Tensor]:
+    """What the denoiser is given for text, image and camera, and a camera with half in view."""
+    source = torch.Generator().manual_seed(seed)
+
+    def latents(frames: int) -> Tensor:
+        return torch.randn(1, 16, frames, *SIZE, generator=source)
+
+    if kind == "none":
+        return None, target_indices(1)
+    if kind == "text":
+        return native_history(torch.zeros(1, 16, 0, *SIZE), torch.zeros(1, 16, 1, *SIZE)), (
+            target_indices(1)
+        )
+    if kind == "image":
+        return native_history(latents(1), latents(1)), target_indices(1)
+    seen = torch.ones(1, 9, *SIZE)
+    if kind in ("half-seen", "patch-mid"):
+        seen = (torch.rand(1, 9, *SIZE, generator=source) > 0.5).float()
+    elif kind == "nothing-seen":
+        seen = torch.zeros(1, 9, *SIZE)
+    mode = "patch_mid" if kind == "patch-mid" else "short"
+    settings = WarpHistorySettings(threshold=0.6, mode=mode)
+    return warped_history(latents(1), latents(12), latents(9), seen, settings=settings)
+
+
+KINDS = ["none", "text", "image", "all-seen", "half-seen", "nothing-seen", "patch-mid"]
+
+
+def inputs(kind: str, seed: int = 0, shape: tuple[int, int] = (4, 6)) -> dict[str, Any]:
+    source = torch.Generator().manual_seed(100 + seed)
+    past, target = history(kind, seed)
+    return {
+        "hidden_states": torch.randn(1, 16, 9, *shape, generator=source),
+        "timestep": torch.tensor([640.5]),
+        "encoder_hidden_states": torch.randn(1, 7, 24, generator=source),
+        "indices_hidden_states": target,
+        "history": past,
+    }
+
+
+def gap(net: HeliosTransformer, fast: FastDenoiser, given: dict[str, Any]) -> float:
+    with torch.inference_mode():
+        plain = net(**given)
+        found = fast(**given)
+    assert found.shape == plain.shape
+    return float((found - plain).abs().max() / plain.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_history(kind: str) -> None:
+    net = fresh()
+    fast = FastDenoiser(net, FastSettings(kernels="torch"))
+    assert gap(net, fast, inputs(kind)) < TOLERANCE
+
+
+@pytest.mark.parametrize("place", ["beside", "merged"])
+def test_adapter_of_one_stage(place: Any) -> None:
+    """On, off and on again with another prompt and history, as the stages of chunks alternate."""
+    net = fresh()
+    torch.manual_seed(8)
+    attach_lora(net, adapter(net))
+    fast = FastDenoiser(net, FastSettings(kernels="torch", adapter=place))
+    results = []
+    for number, active in enumerate([True, False, True, False]):
+        set_lora_active(net, "camera", active)
+        given = inputs("half-seen" if active else "image", seed=number // 2)
+        assert gap(net, fast, given) < 2 * TOLERANCE
+        results.append(fast(**given))
+    set_lora_active(net, "camera", False)
+    assert (fast(**inputs("half-seen", seed=1)) - results[2]).abs().max() > 1e-3
+    detach_lora(net, "camera")
+    assert gap(net, fast, inputs("half-seen")) < TOLERANCE
+
+
+def test_stages_prompts_and_batches() -> None:
+    """What is kept belongs to its stage, prompt and weights."""
+    net = fresh()
+    fast = FastDenoiser(net)
+    one, two = inputs("image"), inputs("image", seed=1)
+    packed = net.pack_history(one["history"])
+    for shape in [(2, 2), (4, 6), (8, 12)]:
+        assert gap(net, fast, {**inputs("image", shape=shape), "history": packed}) < TOLERANCE
+    other = {**one, "encoder_hidden_states": two["encoder_hidden_states"]}
+    later = {**one, "timestep": torch.tensor([80.0])}
+    for given in (one, other, later, two, one):
+        assert gap(net, fast, given) < TOLERANCE
+    both = {
+        **one,
+        "hidden_states": torch.cat([one["hidden_states"], two["hidden_states"]]),
+        "timestep": torch.tensor([900.0, 30.0]),
+        "encoder_hidden_states": torch.cat(
+            [one["encoder_hidden_states"], two["encoder_hidden_states"]]
+        ),
+    }
+    assert gap(net, fast, both) < TOLERANCE
+    with torch.no_grad():
+        for parameter in net.blocks.parameters():
+            parameter.mul_(1.1)
+    fast.forget()
+    assert gap(net, fast, one) < TOLERANCE
+
+
+def test_weights_are_shared_and_survive() -> None:
+    """Joining projections stores nothing twice and changes no weight and no name."""
+    net, before = fresh(), base().state_dict()
+    FastDenoiser(net)(**inputs("text"))
+    after = net.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    own = net.blocks[0].attn1
+    storages = {getattr(own, n).weight.untyped_storage().data_ptr() for n in ("to_q", "to_v")}
+    assert len(storages) == 1
+
+
+def test_eight_bits() -> None:
+    """Plain layers and the fast path quantise alike; the result stays near the exact one."""
+    exact, net = base(), fresh()
+    quantise_blocks(net.blocks)
+    quantise_blocks(net.blocks)
+    assert is_fp8(net)
+    torch.manual_seed(8)
+    attach_lora(net, adapter(net))
+    places: list[AdapterPlace] = ["beside", "merged"]
+    for place in places:
+        fast = FastDenoiser(net, FastSettings(adapter=place))
+        set_lora_active(net, "camera", False)
+        given = inputs("half-seen")
+        with torch.inference_mode():
+            wanted, plain, found = exact(**given), net(**given), fast(**given)
+        size = wanted.square().mean().sqrt()
+        assert (found - plain).square().mean().sqrt() / size < 0.02
+        assert 1e-4 < (found - wanted).square().mean().sqrt() / size < 0.08
+        set_lora_active(net, "camera", True)
+        with torch.inference_mode():
+            plain, found = net(**given), fast(**given)
+        assert (found - plain).square().mean().sqrt() / size < 0.06
+
+
+def test_compiled_once_for_all_token_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty chunks whose visibility changes compile nothing after the first."""
+    monkeypatch.setattr(elementwise, "COMPILER", "eager")  # the front end alone: it is what counts
+    torch._dynamo.reset()
+    kernels._made.cache_clear()
+    net = fresh()
+    torch.manual_seed(8)
+    attach_lora(net, adapter(net))
+    fast = FastDenoiser(net, FastSettings(kernels="compiled"))
+    counts, lengths = [], set()
+    for chunk in range(20):
+        set_lora_active(net, "camera", True)
+        given = inputs("half-seen", chunk, (2, 2))
+        lengths.add(net.pack_history(given["history"]).tokens.shape[1])
+        fast(**given)
+        set_lora_active(net, "camera", False)
+        fast(**inputs("image", chunk, (2, 2)))
+        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert gap(net, fast, inputs("half-seen")) < TOLERANCE
+    kernels._made.cache_clear()
+    assert len(lengths) > 5
+    assert counts[0] > 0
+    assert len(set(counts)) == 1
+
+
+def test_what_cannot_run_is_refused() -> None:
+    with pytest.raises(WeightsError, match="read the prompt"):
+        FastDenoiser(HeliosTransformer(**{**SMALL, "guidance_cross_attn": False}))
+    if flash_module() is None:
+        with pytest.raises(InputError, match="neither flash_attn_interface nor"):
+            attention("flash")

@@ -1,0 +1,107 @@
+"""Triton kernels equal their plain twins; without a GPU they are interpreted."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from flythrough.errors import InputError
+from flythrough.models.fast.activations import Activations
+from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
+from flythrough.models.fast.fp8 import dequantised_product, quantise_rows
+from flythrough.models.fast.kernels import choose_kernels, has_triton
+from flythrough.models.rotary import Tables
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+needs_triton = pytest.mark.skipif(
+    not has_triton() or not (CUDA or os.environ.get("TRITON_INTERPRET") == "1"),
+    reason="needs Triton and a GPU, or TRITON_INTERPRET=1",
+)
+WIDTH, HEADS, TOKENS, PAST = 48, 3, 5, 2
+
+SAME = 0.999 if CUDA else 0.95
+"""Share of equal 8-bit values. Triton's interpreter drops the carry where rounding reaches the next
+power of two, so that a few values come out half as large."""
+
+
+def agreeing(ours: Tensor, twin: Tensor) -> float:
+    return float(torch.isclose(ours, twin, rtol=0.13, atol=0.01).float().mean())
+
+
+def pair() -> tuple[Elementwise, Elementwise]:
+    return TorchElementwise(), choose_kernels("triton", DEVICE)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+@needs_triton
+@pytest.mark.parametrize("past", [0, PAST])
+def test_residual_norm(past: int) -> None:
+    """With and without update and gate, on views, two samples."""
+    rows = [draw(2, 2, WIDTH, seed=n) for n in (1, 2, 3)]
+    for update, gate in ((None, None), (draw(2, TOKENS, WIDTH, seed=4), None), (1, rows[0])):
+        added = draw(2, TOKENS, WIDTH, seed=5) if isinstance(update, int) else update
+        results = []
+        for kernels in pair():
+            x = draw(2, TOKENS + 1, WIDTH)[:, 1:]
+            out = Activations.empty(draw(2, TOKENS + 1, WIDTH), plain=True, fp8=True).since(1)
+            kernels.residual_norm(x, added, gate, rows[1], rows[2], past, 1e-6, out)
+            assert out.quantised is not None
+            assert out.scales is not None
+            results.append((x, out.values, out.quantised.float() * out.scales))
+        for ours, twin in zip(results[1][:2], results[0][:2], strict=True):
+            torch.testing.assert_close(ours, twin, rtol=2e-6, atol=2e-6)
+        assert agreeing(results[1][2], results[0][2]) > SAME
+
+
+@needs_triton
+@pytest.mark.parametrize("rotated", [False, True])
+def test_norm_rotate(rotated: bool) -> None:
+    angles = draw(1, TOKENS, WIDTH // HEADS // 2)
+    tables = Tables(angles.cos(), angles.sin()) if rotated else None
+    weight = draw(WIDTH, seed=6)
+    results = []
+    for kernels in pair():
+        x = draw(2, TOKENS, 3 * WIDTH)
+        kernels.norm_rotate(x[..., WIDTH : 2 * WIDTH], weight, 1e-6, tables)
+        results.append(x)
+    torch.testing.assert_close(results[1], results[0], rtol=2e-6, atol=2e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("gelu", [False, True])
+def test_quantise(gelu: bool) -> None:
+    twin, ours = (kernels.quantise(draw(2, TOKENS, 40), gelu) for kernels in pair())
+    for one in (twin, ours):
+        assert one.quantised is not None
+        assert one.scales is not None
+    torch.testing.assert_close(ours.scales, twin.scales)
+    assert ours.quantised is not None
+    assert twin.quantised is not None
+    assert agreeing(ours.quantised.float(), twin.quantised.float()) > SAME
+
+
+def test_rows_of_any_size_fit_eight_bits() -> None:
+    """Zero rows stay zero, large rows stay finite, the largest value is kept exactly."""
+    x = torch.stack([torch.zeros(16), 1e30 * torch.ones(16), torch.linspace(-2, 2, 16)])
+    values, scale = quantise_rows(x)
+    back = values.float() * scale
+    assert torch.equal(back[0], x[0])
+    assert torch.isfinite(back).all()
+    torch.testing.assert_close(back, x, rtol=2**-4, atol=2e-3)
+    torch.testing.assert_close(back[2, -1], x[2, -1])
+    weight, weight_scale = quantise_rows(torch.eye(16))
+    product = dequantised_product(values, scale, weight, weight_scale, None, torch.float32)
+    torch.testing.assert_close(product, back)
+
+
+@pytest.mark.skipif(has_triton(), reason="Triton is installed")
+def test_missing_triton_is_named() -> None:
+    with pytest.raises(InputError, match="need the package triton"):
+        choose_kernels("triton", DEVICE)
