@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from flythrough.cli.output import emit, stderr_console
 
 app = App(name="train", help="Train a part of the bundled small model.")
+app.command("flythrough.cli.train_helios:helios", name="helios", help="Train a stage of Helios.")
 
 
 @app.command

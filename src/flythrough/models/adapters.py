@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -88,22 +89,25 @@ def new_lora(
     name: str = "camera",
     *,
     reference: bool = False,
+    layers: Sequence[str] | None = None,
+    gaussian: bool = False,
 ) -> list[nn.Parameter]:
     """Add a fresh, active adapter for training and return its float32 parameters.
 
-    It sits on the self-attention layers of every block. A is Kaiming-uniform from ``seed``, B zero,
-    so that training starts from the base model. Alpha is the rank unless given. ``reference``
-    draws A as the published trainer does: by PEFT itself, layer after layer, from torch's global
+    It sits on the self-attention layers of every block, or on ``layers``. A is Kaiming-uniform from
+    ``seed`` (or, if ``gaussian``, normal with deviation 1/rank), B zero, so that training starts
+    from the base model. Alpha is the rank unless given. ``reference`` draws A as the published
+    trainer of camera adapters does: by PEFT itself, layer after layer, from torch's global
     generator with ``seed`` (which is left as it was).
     """
-    layers = [
+    layers = layers or [
         f"blocks.{block}.attn1.{target}"
         for block in range(len(transformer.blocks))
         for target in TARGETS
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _inject(transformer, name, layers, rank, float(rank if alpha is None else alpha))
+        _inject(transformer, name, [*layers], rank, float(rank if alpha is None else alpha))
     parameters = []
     for layer, module in _adapted(transformer, name):
         for side in "AB":
@@ -111,7 +115,8 @@ def new_lora(
             weight.data = weight.data.float()
             if not reference:
                 with torch.no_grad():
-                    weight.copy_(_start(weight, side, seeds.generator(seed, "lora", layer)))
+                    source = seeds.generator(seed, "lora", layer)
+                    weight.copy_(_start(weight, side, source, gaussian=gaussian))
             weight.requires_grad_(True)
             parameters.append(weight)
     return parameters
@@ -209,10 +214,12 @@ def _weight(module: LoraLinear, side: str, name: str) -> nn.Parameter:
     return weight
 
 
-def _start(weight: Tensor, side: str, source: torch.Generator) -> Tensor:
-    """Initial values: Kaiming-uniform with slope sqrt(5) for A, zero for B."""
+def _start(weight: Tensor, side: str, source: torch.Generator, *, gaussian: bool) -> Tensor:
+    """Initial values: Kaiming-uniform with slope sqrt(5), or normal, for A; zero for B."""
     if side == "B":
         return torch.zeros_like(weight)
+    if gaussian:
+        return torch.randn(weight.shape, generator=source) / weight.shape[0]
     bound = 1.0 / math.sqrt(weight.shape[1])
     return (torch.rand(weight.shape, generator=source) * 2 - 1) * bound
 

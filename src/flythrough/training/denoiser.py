@@ -25,12 +25,8 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
 from flythrough.sampling.dmd_schedule import PyramidConfig, pyramid_schedules
 from flythrough.sampling.flow_items import FlowItem, flow_items, flow_items_at
-from flythrough.training.latents import EncodedClips, LatentStore
-
-_WARM_UP = 10_000_000
-
-Refill = Callable[[int, int], EncodedClips]
-"""(step, rank) -> freshly encoded clips."""
+from flythrough.training.latents import EncodedClips
+from flythrough.training.recent_clips import RecentClips, Refill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +83,9 @@ class DenoiserTask:
         self.modules, self.camera = trained, camera
         self._export = export
         self.previewer: Callable[[Path, int], dict[str, float]] | None = None
-        self.store = LatentStore(settings.capacity)
+        self.recent = RecentClips(
+            refill, capacity=settings.capacity, every=settings.refill_every, least=settings.batch
+        )
         self._levels = self._sampler_levels()
 
     def export(self, folder: Path) -> None:
@@ -98,10 +96,8 @@ class DenoiserTask:
 
     def loss(self, step: int, rank: int) -> dict[str, Tensor]:
         s = self.settings
-        if self.store.size < s.batch or step % s.refill_every == 0:
-            self._fill(step, rank)
         source = seeds.generator(s.seed, "denoiser", step, rank, device=self._device)
-        clips = self.store.draw(s.batch, source)
+        clips = self.recent.at(step, rank).draw(s.batch, source)
         chunk = int(
             torch.randint(clips.chunks.shape[1], (1,), generator=seeds.generator(s.seed, step))
         )
@@ -114,14 +110,6 @@ class DenoiserTask:
     @property
     def _device(self) -> torch.device:
         return next(self.transformer.parameters()).device
-
-    def _fill(self, step: int, rank: int) -> None:
-        with torch.no_grad():
-            self.store.add(self.refill(step // self.settings.refill_every, rank))
-            ahead = 1
-            while self.store.size < self.settings.batch:
-                self.store.add(self.refill(_WARM_UP + ahead, rank))
-                ahead += 1
 
     def conditioning(self, clips: EncodedClips, chunk: int, source: torch.Generator) -> Conditioned:
         """What inference would see before ``chunk``, dropped and corrupted for training."""

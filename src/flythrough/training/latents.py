@@ -58,8 +58,10 @@ class LatentStore:
         self._next = 0
         self._ring: dict[str, Tensor] = {}
 
-    def add(self, clips: EncodedClips) -> None:
-        """Put clips into the ring."""
+    def add(self, clips: EncodedClips, place: int | None = None) -> None:
+        """Put clips into the ring, from ``place`` on if given."""
+        if place is not None:
+            self._next = place % self.capacity
         for name, values in clips.fields().items():
             if name not in self._ring:
                 shape = (self.capacity, *values.shape[1:])

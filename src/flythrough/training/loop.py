@@ -1,9 +1,8 @@
 """One training loop for every task: step, average over processes, log, checkpoint, resume.
 
 A task owns its modules and turns a step number into a loss. All randomness of a step is a function
-of (seed, step, rank), so a run that was stopped and resumed repeats an unbroken one, as far as the
-task's data depend on the step alone. Denoiser and adapter keep a store of recent clips that a
-resumed run fills afresh: it goes on equally well, but not bit for bit.
+of (seed, step, rank), and so are the tasks' data (``recent_clips`` replays what it must), so a run
+that was stopped and resumed repeats an unbroken one bit for bit where the device is deterministic.
 """
 
 from __future__ import annotations

@@ -172,18 +172,25 @@ def _denoiser_settings(
 
 
 def _videos(settings: NanoRun, device: torch.device) -> Callable[[int, int], WorldVideos]:
-    shape = SamplerSettings(
-        size=settings.size, frames=33 * _CHUNKS, batch=_REFILL, outputs=("rgb", "depth")
-    )
-    worlds = partial(world_videos, WorldStream(settings.seed + 2, shape, device))
-    if settings.photos is None:
+    return clip_videos(settings.size, settings.seed, settings.photos, device)
+
+
+def clip_videos(
+    size: tuple[int, int],
+    seed: int,
+    photos: Path | None,
+    device: torch.device,
+    *,
+    chunks: int = _CHUNKS,
+    clips: int = _REFILL,
+) -> Callable[[int, int], WorldVideos]:
+    """(step, rank) -> ``clips`` clips of ``chunks`` chunks: worlds and, if given, photographs."""
+    shape = SamplerSettings(size=size, frames=33 * chunks, batch=clips, outputs=("rgb", "depth"))
+    worlds = partial(world_videos, WorldStream(seed + 2, shape, device))
+    if photos is None:
         return worlds
     planes = PhotoPlanes(
-        PhotoClips(settings.photos, device),
-        settings.seed + 3,
-        frames=33 * _CHUNKS,
-        batch=_REFILL,
-        size=settings.size,
+        PhotoClips(photos, device), seed + 3, frames=33 * chunks, batch=clips, size=size
     )
     return alternating(worlds, planes, _PHOTO_EVERY)
 

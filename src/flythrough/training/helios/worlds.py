@@ -1,0 +1,70 @@
+"""Clips of procedural worlds, and of photographs on planes, as material: nano's own data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flythrough import seeds
+from flythrough.models.text import PromptEncoder
+from flythrough.training.denoiser import past_of
+from flythrough.training.helios.material import Material, draws
+from flythrough.training.helios.recipe_tables import Worlds
+from flythrough.training.latents import EncodedClips
+from flythrough.training.loop import rank_and_world
+from flythrough.training.recent_clips import RecentClips, Refill
+
+
+class WorldSource:
+    """A store of recent clips per micro-batch; the chunk is the same for a whole step.
+
+    Args:
+        refill: makes clips with captions.
+        prompts: the frozen text encoder.
+        plain: features of the negative prompt.
+        batch, seed: clips a draw, and what it is drawn from.
+        accumulate: micro-batches a step; each has clips of its own.
+    """
+
+    def __init__(
+        self,
+        refill: Refill,
+        prompts: PromptEncoder,
+        plain: Tensor,
+        settings: Worlds,
+        *,
+        batch: int,
+        seed: int,
+        accumulate: int = 1,
+    ) -> None:
+        self.plain = plain
+        self._refill, self._prompts, self._settings = refill, prompts, settings
+        self._batch, self._seed, self._accumulate = batch, seed, accumulate
+        self._stores: dict[int, RecentClips] = {}
+
+    def __call__(self, step: int, rank: int, *, later: bool = False) -> Material:
+        micro, process = divmod(rank, rank_and_world()[1])
+        store = self._stores.get(micro)
+        if store is None:
+            store = self._stores[micro] = self._new_store(micro)
+        with torch.no_grad():
+            ring = store.at(step, process)
+            device = self.plain.device
+            clips = ring.draw(self._batch, draws(self._seed, step, rank, "clips", device=device))
+            chunks = clips.chunks.shape[1]
+            first = 1 if later and chunks > 1 else 0
+            pick = seeds.generator(self._seed, "chunk", step)
+            chunk = int(torch.randint(first, chunks, (1,), generator=pick))
+            return Material(
+                past=past_of(clips, chunk),
+                prefix=clips.prefix,
+                target=clips.chunks[:, chunk],
+                embedding=self._prompts.embed(clips.tokens, clips.mask).float(),
+            )
+
+    def _new_store(self, micro: int) -> RecentClips:
+        def refill(number: int, process: int) -> EncodedClips:
+            return self._refill(number * self._accumulate + micro, process)
+
+        s = self._settings
+        return RecentClips(refill, capacity=s.capacity, every=s.every, least=self._batch)

@@ -1,0 +1,64 @@
+"""A store of recent clips whose content is a function of the step.
+
+Rendering and encoding cost more than a step, so every refill serves many steps. What the store
+holds at a step follows from the step alone: the last refills up to it, each in a place of its own.
+A run that starts in the middle makes those again and so draws the clips of an unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flythrough.errors import InputError
+from flythrough.training.latents import EncodedClips, LatentStore
+
+Refill = Callable[[int, int], EncodedClips]
+"""(number, rank) -> freshly encoded clips, always as many, a function of both numbers."""
+
+_WARM_UP = 10_000_000
+
+
+class RecentClips:
+    """The newest clips of a source at every step.
+
+    Args:
+        refill: makes clips; refill ``n`` enters at step ``n * every``.
+        capacity: clips kept, rounded to whole refills.
+        every: steps between refills.
+        least: clips that must be there from the first step on; what is missing comes from refills
+            of numbers that no step reaches.
+
+    Raises:
+        InputError: a count below 1.
+    """
+
+    def __init__(self, refill: Refill, *, capacity: int, every: int, least: int) -> None:
+        if min(capacity, every, least) < 1:
+            raise InputError(
+                f"a store of {capacity} clips refilled every {every} steps for batches of {least} "
+                "cannot work; give counts of at least 1"
+            )
+        self._refill, self._capacity, self._every, self._least = refill, capacity, every, least
+        self._rank = 0
+        self._each = 0
+        self._made = 0
+        self._store = LatentStore(0)
+
+    def at(self, step: int, rank: int) -> LatentStore:
+        """The store as it is at ``step`` of process ``rank``; what it lacks is made now."""
+        newest = step // self._every
+        ready: dict[int, EncodedClips] = {}
+        if self._each == 0:
+            ready[newest] = self._refill(newest, rank)
+            self._each = len(ready[newest].prefix)
+        ahead = -(-self._least // self._each) - 1
+        slots = max(ahead + 1, self._capacity // self._each)
+        wanted = ahead + newest + 1
+        if wanted < self._made or rank != self._rank or self._store.capacity == 0:
+            self._store, self._made, self._rank = LatentStore(slots * self._each), 0, rank
+        for turn in range(max(self._made, wanted - slots), wanted):
+            number = turn - ahead if turn >= ahead else _WARM_UP + 1 + turn
+            clips = ready[number] if number in ready else self._refill(number, rank)
+            self._store.add(clips, turn % slots * self._each)
+        self._made = wanted
+        return self._store

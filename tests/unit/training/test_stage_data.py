@@ -1,0 +1,227 @@
+"""Material of the stages: clips of worlds and of folders, weights to start from, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+from tiny_stages import LATENT, TEXT, write_clips
+from torch import Tensor, nn
+
+from flythrough import seeds
+from flythrough.errors import InputError, WeightsError
+from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
+from flythrough.training.helios.clip_folder import (
+    ClipFolder,
+    captioned_videos,
+    check_clips,
+    covering,
+    windows_around,
+)
+from flythrough.training.helios.networks import start_from_wan
+from flythrough.training.helios.recipe_tables import Worlds
+from flythrough.training.helios.worlds import WorldSource
+from flythrough.training.latents import EncodedClips
+from flythrough.training.loop import LoopSettings
+from flythrough.training.players import Player
+from flythrough.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+SIZE = (LATENT[0], *LATENT[2:])
+
+
+def test_a_folders_epochs_share_out_all_clips(tmp_path: Path) -> None:
+    files = check_clips(write_clips(tmp_path, 4), SIZE, TEXT)
+    assert len(files) == 4
+    texts = [load_file(file)["prompt_embeds"] for file in files]
+    plain = torch.zeros(1, *TEXT)
+    clips = ClipFolder(files, plain, batch=1, seed=1, ranks=2)
+
+    def number(step: int, rank: int) -> int:
+        found = clips(step, rank).embedding[0]
+        return next(i for i, text in enumerate(texts) if torch.equal(text, found))
+
+    epochs = [[number(s, r) for s in (2 * e, 2 * e + 1) for r in (0, 1)] for e in range(4)]
+    assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    first = clips(5, 1)
+    again = ClipFolder(files, plain, batch=1, seed=1, ranks=2)(5, 1)
+    for name in ("past", "prefix", "target", "embedding"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+
+
+def test_later_asks_for_windows_with_a_past(tmp_path: Path) -> None:
+    files = check_clips(write_clips(tmp_path, 3), SIZE, TEXT)
+    clips = ClipFolder(files, torch.zeros(1, *TEXT), batch=3, seed=1, ranks=1)
+    lengths = [len(load_file(file)["latents"]) for file in files]
+    for step in range(4):
+        material = clips(step, 0, later=True)
+        has_past = material.prefix.flatten(1).any(1)
+        assert int(has_past.sum()) == sum(n > 1 for n in lengths)
+    windows = load_file(files[2])["latents"]
+    found = [t for t in clips(0, 0).target if any(torch.equal(t, w) for w in windows)]
+    assert len(found) == 1
+    assert windows_around(windows, 1)[0].shape == (16, 19, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"latents": torch.zeros(1, 16, 9, 8, 8)}, "is not an encoded video"),
+        (
+            {"latents": torch.zeros(1, 16, 9, 8, 8), "prompt_embeds": torch.zeros(TEXT)},
+            r"has latents \[1, 16, 9, 8, 8\]",
+        ),
+        (
+            {"latents": torch.zeros(1, *LATENT), "prompt_embeds": torch.zeros(5, 5)},
+            r"has prompt features \[5, 5\]",
+        ),
+    ],
+)
+def test_clips_of_another_shape_are_refused(
+    tensors: dict[str, Tensor], message: str, tmp_path: Path
+) -> None:
+    save_file(tensors, tmp_path / "clip.safetensors")
+    with pytest.raises(InputError, match=message):
+        check_clips(tmp_path, SIZE, TEXT)
+    (tmp_path / "clip.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is not an encoded video"):
+        check_clips(tmp_path, SIZE, TEXT)
+
+
+def test_videos_need_captions(tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").touch()
+    with pytest.raises(InputError, match=r"one\.mp4 has no caption; write it into"):
+        captioned_videos(tmp_path)
+    (tmp_path / "one.txt").write_text("a lake\n")
+    assert captioned_videos(tmp_path) == [(tmp_path / "one.mp4", "a lake")]
+
+
+def test_frames_cover_the_size_and_lose_their_edges() -> None:
+    frames = np.zeros((2, 100, 400, 3), np.uint8)
+    frames[:, :, 95:305] = 255
+    video = covering(frames, (64, 128))
+    assert video.shape == (3, 2, 64, 128)
+    assert float(video.min()) > 0.999  # 200 columns in the middle
+
+
+def test_worlds_give_every_micro_batch_its_own_clips() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def refill(number: int, process: int) -> EncodedClips:
+        asked.append((number, process))
+        draw = seeds.generator(5, number, process)
+        tokens = torch.randint(3, 40, (2, 6), generator=draw)
+        latents = torch.randn(2, 2, 16, 9, 4, 4, generator=draw)
+        first = latents[:, 0, :, :1]
+        return EncodedClips(first, first, latents, tokens, torch.ones_like(tokens))
+
+    encoder = new_text_encoder(layers=1, d_model=16, heads=1, d_kv=16, d_ff=16)
+    prompts = PromptEncoder(encoder, byte_tokenizer())
+    settings = Worlds(clips=2, every=2, capacity=4)
+
+    def source() -> WorldSource:
+        plain = torch.zeros(1, 6, 16)
+        return WorldSource(refill, prompts, plain, settings, batch=2, seed=3, accumulate=2)
+
+    made = source()
+    batches = [[made(step, rank) for rank in (0, 1)] for step in range(6)]
+    assert not torch.equal(batches[0][0].target, batches[0][1].target)
+    late = source()(5, 1)
+    assert torch.equal(late.target, batches[5][1].target)
+    assert torch.equal(late.embedding, batches[5][1].embedding)
+    assert late.embedding.shape == (2, 6, 16)
+    assert {process for _, process in asked} == {0}
+    later = source()(0, 0, later=True)
+    assert later.past.shape[2] == 10  # the still frame and the first chunk
+
+
+def test_wan_becomes_helios_with_the_same_velocity() -> None:
+    torch.manual_seed(0)
+    wan = WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4,
+        out_channels=4, text_dim=16, freq_dim=32, ffn_dim=32, num_layers=2, cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+    )  # fmt: skip
+    helios = start_from_wan(wan)
+    x, text, t = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 5, 16), torch.tensor([500.0])
+    with torch.no_grad():
+        wanted = wan(x, t, text, return_dict=False)[0]
+        found = helios(x, t, text, indices_hidden_states=torch.arange(3)[None])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    # A constant history gives a mid or long token what it gives a short one.
+    still = torch.randn(1, 4, 1, 2, 2).repeat(1, 1, 4, 4, 4)
+    with torch.no_grad():
+        short = helios.patch_short(still)[:, 0]
+        assert torch.allclose(helios.patch_mid(still)[:, 0], short, atol=1e-5)
+        assert torch.allclose(helios.patch_long(still)[:, 0], short, atol=1e-5)
+
+
+class OneWeight:
+    """A task with one weight that shall become 3."""
+
+    def __init__(self, name: str = "one", size: int = 1, ema: float = 0.0) -> None:
+        self.name = name
+        layer = nn.Linear(size, 1, bias=False)
+        nn.init.zeros_(layer.weight)
+        self.networks = nn.ModuleDict({"layer": layer})
+        settings = LoopSettings(
+            steps=1, learning_rate=0.1, warmup=0, final_ratio=1.0, ema=ema, weight_decay=0.0
+        )
+        self.players = (Player("p", list(layer.parameters()), settings, every=2),)
+
+    def shards(self) -> list[tuple[nn.Module, list[nn.Module]]]:
+        return []
+
+    def losses(self, player: str, step: int, rank: int) -> dict[str, Tensor]:
+        assert player == "p"
+        assert step % 2 == 0
+        weight = self.networks["layer"].weight
+        return {"total": (weight.sum() - 3 - rank).square()}
+
+    def export(self, folder: Path) -> None:
+        raise AssertionError(folder)
+
+
+def test_rhythm_and_micro_batches(tmp_path: Path) -> None:
+    task = OneWeight()
+    settings = LoopSettings(steps=3, learning_rate=1.0, log_every=1)
+    trainer = Trainer(task, settings, tmp_path, CPU, accumulate=2)
+    weight = task.networks["layer"].weight
+    trainer.gradients(task.players[0])
+    assert float(weight.grad) == pytest.approx(-7.0)  # mean of -2 * 3 and -2 * 4
+    weight.grad = None
+    seen: list[float] = []
+    trainer.run(lambda _record: seen.append(float(weight.detach())))
+    assert seen == pytest.approx([0.1, 0.1, 0.2], abs=1e-3)
+
+
+def test_gradients_that_are_no_numbers_stop_a_run_before_its_weights(tmp_path: Path) -> None:
+    task = OneWeight()
+    trainer = Trainer(task, LoopSettings(steps=1, learning_rate=1.0), tmp_path, CPU)
+    task.networks["layer"].weight.register_hook(lambda gradient: gradient / 0)
+    with pytest.raises(InputError, match=r"gradients of p became .* in step 1"):
+        trainer.run()
+    assert float(task.networks["layer"].weight.detach()) == 0.0
+    assert not trainer.checkpoint.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    settings = LoopSettings(steps=1, learning_rate=1.0)
+    Trainer(OneWeight(), settings, tmp_path, CPU).run()
+    for other, message in (
+        (OneWeight("two"), "is of one, not of two"),
+        (OneWeight(size=2), "does not fit weight 0 of p"),
+        (OneWeight(ema=0.9), "does not fit weight 0 of p"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            Trainer(other, settings, tmp_path, CPU).resume()
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"cut")
+    with pytest.raises(WeightsError, match="delete it to start anew"):
+        Trainer(OneWeight(), settings, tmp_path, CPU).resume()
+    with pytest.raises(InputError, match="give ddp or fsdp"):
+        Trainer(OneWeight(), settings, tmp_path, CPU, strategy="zero")  # type: ignore[arg-type]
