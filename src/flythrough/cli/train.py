@@ -9,7 +9,10 @@ from cyclopts import App, Parameter
 
 from flythrough.cli.output import emit, stderr_console
 
-app = App(name="train", help="Train a part of the bundled small model.")
+app = App(name="train", help="Train a camera adapter, or a part of the bundled small model.")
+app.command(
+    "flythrough.cli.train_lora:lora", name="lora", help="Train a camera adapter from a clip."
+)
 
 
 @app.command

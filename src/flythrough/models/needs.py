@@ -54,9 +54,9 @@ class ModelNeeds:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, "transformer")
         assert isinstance(self._transformer, HeliosTransformer)
-        _cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
-        self._text = _cast(_meta(folder, "text_encoder"), dtype)
-        self._codec_net = _cast(_meta(folder, "vae"), torch.float32)
+        cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
+        self._text = cast(_meta(folder, "text_encoder"), dtype)
+        self._codec_net = cast(_meta(folder, "vae"), torch.float32)
         self.codec: Codec = codec_of(self._codec_net)
         if isinstance(self.codec, VideoCodec):
             self.codec.per_pass = LATENTS_PER_PASS[device]
@@ -148,7 +148,7 @@ def _meta(folder: Path, part: str) -> nn.Module:
     return meta_network(part, config)[1].eval().requires_grad_(False)
 
 
-def _cast(net: nn.Module, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> nn.Module:
+def cast(net: nn.Module, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> nn.Module:
     """Floating parameters in ``dtype``, except those below a module or of a name in ``keep``;
     shared ones stay shared."""
     made: dict[int, nn.Parameter] = {}
