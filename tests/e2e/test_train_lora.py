@@ -4,6 +4,8 @@ and one sentence for everything that cannot be used."""
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from flythrough.rollout import store
 from flythrough.training.loop import Loop, Record
 from throwaway import SIZE, Command
 
+ROOT = Path(__file__).parents[2]
 FRAMES = 70
 RANK = 4
 
@@ -74,6 +77,32 @@ def unbroken(wall: Path, visible_model: Path, tmp_path_factory: pytest.TempPathF
     more = (*more, "--learning-rate", 0.01)
     assert run([*map(str, words(wall, folder, visible_model, *more))]) == 0
     return folder
+
+
+def test_the_commands_of_the_page_run(
+    visible_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flythrough: Command,
+) -> None:
+    """docs/training.md as it stands, but with a smaller model, size and number of steps."""
+    page = (ROOT / "docs/training.md").read_text()
+    ((block,),) = [re.findall(r"<!-- tested -->\n```bash\n(.*?)```", page, flags=re.DOTALL)]
+    model = ["--model", visible_model]
+    smaller = {
+        "world": ["--size", f"{SIZE[0]}x{SIZE[1]}"],
+        "train": [*model, "--steps", 1, "--items", 1],
+        "generate": model,
+    }
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for line in block.splitlines():
+        program, *given = shlex.split(line)
+        assert program == "flythrough"
+        answer = flythrough(*given, *smaller[given[0]])
+        assert answer.status == 0, answer.err
+    assert len(read_video(tmp_path / "out.mp4").frames) == 33
 
 
 def test_what_a_run_leaves(unbroken: Path) -> None:

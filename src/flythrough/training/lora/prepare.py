@@ -135,6 +135,7 @@ class Preparation:
             if self.rank == 0:
                 write_batch_picture(path, self.rendered((row, clip)), clip)
             written.append(path)
+            self.progress("previews", number + 1, min(PREVIEWS, len(self.draws)))
         return written
 
     def make_embeddings(self) -> list[list[tuple[str, Tensor]]]:

@@ -85,7 +85,8 @@ def train_lora(
     check_geometry_source(plan, clips)
     identity = plan.identity(data_digest(sources), world)
     check_same_run(request.folder, identity)
-    prepared = Preparation(plan, clips, device, told, progress)
+    shown = progress if rank == 0 else _hidden
+    prepared = Preparation(plan, clips, device, told, shown)
     history = WarpHistorySettings(threshold=plan.threshold, mode=plan.mode)  # type: ignore[arg-type]
     _say_plan(plan, len(prepared.draws), world, told)
     prepared.check_disk()
@@ -264,3 +265,7 @@ def _alone(folder: Path, rank: int) -> Iterator[None]:
 
 def _silent(text: str) -> None:
     del text
+
+
+def _hidden(label: str, done: int, total: int) -> None:
+    del label, done, total
