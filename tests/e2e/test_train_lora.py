@@ -206,6 +206,7 @@ def test_a_dry_run_draws_and_ends(
     answer = flythrough(*words(video, folder, tiny_model, "--dry-run", "--steps", 2))
     assert answer.status == 0, answer.err
     assert answer.result["adapter"] is None
+    assert "dB near their targets" in answer.err
     assert [Path(p).is_file() for p in answer.result["previews"]] == [True, True]
     assert {p.name for p in folder.iterdir()} <= {"previews", "geometry", ".lock"}
     kept = {p.name: p.stat().st_mtime_ns for p in (folder / "geometry").iterdir()}
@@ -236,6 +237,7 @@ def test_a_published_list_with_the_published_recipe(
     [
         (("--frame-stride", 3), "has 70 frames (24 with the stride that was given)"),
         (("--camera", "SHORT"), "has 12 cameras but the clip"),
+        (("--poses", "features"), "--poses features has no effect on cameras that are given"),
         (("--size", "100x128"), "height 100 must be a multiple of 64"),
         (("--rank", 65), "--rank 65 is more than the 64 channels"),
         (("--rank", 0), "--rank 0 is out of range"),

@@ -33,6 +33,10 @@ def lora(  # noqa: PLR0913 - every knob of a training run
     depth: Annotated[
         Path | None, Parameter(help=".npz with the clip's depth [T,H,W]; else estimated.")
     ] = None,
+    poses: Annotated[
+        Literal["network", "features"] | None,
+        Parameter(help="How cameras are estimated: features for nano, else the network."),
+    ] = None,
     video_column: Annotated[str | None, Parameter(help="List: column of videos.")] = None,
     prompt_column: Annotated[str | None, Parameter(help="List: column of captions.")] = None,
     limit: Annotated[int | None, Parameter(help="List: only its first rows.")] = None,
@@ -80,6 +84,7 @@ def lora(  # noqa: PLR0913 - every knob of a training run
         prompt=prompt,
         camera=camera,
         depth=depth,
+        poses=poses,
         video_column=video_column,
         prompt_column=prompt_column,
         limit=limit,

@@ -26,7 +26,8 @@ from flythrough.training.lora.clips import TrainingClip
 from flythrough.training.lora.geometry import PlayedClip, estimate_clip, known_geometry
 from flythrough.training.lora.items import render_item
 from flythrough.training.lora.memory import step_need
-from flythrough.training.lora.previews import cut_log, read_log
+from flythrough.training.lora.poses import placed_by_features
+from flythrough.training.lora.previews import cut_log, fit_of_warp, read_log
 from throwaway import SIZE
 
 HEIGHT, WIDTH = 32, 64
@@ -110,6 +111,56 @@ def test_cameras_in_scene_units_are_brought_to_the_unit_of_the_depth(tmp_path: P
         known_geometry(
             clip_of(frames, still), tmp_path / "h.safetensors", lambda: Windowed(truth), print
         )
+
+
+def speckled(pace: float, count: int = 20) -> tuple[np.ndarray, Geometry]:
+    """A speckled wall 4 units away seen while moving right; the geometry knows no motion."""
+    height, width, focal, depth = 96, 160, 150.0, 4.0
+    source = torch.Generator().manual_seed(3)
+    noise = torch.rand(1, 1, 60, 200, generator=source)
+    texture = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0, 0]
+    columns = torch.arange(width)[None, :].expand(height, width)
+    rows = torch.arange(height)[:, None].expand(height, width)
+    frames = []
+    for n in range(count):
+        shift = round(pace * n * focal / depth)
+        grey = texture[rows + 40, columns + 40 + shift].clamp(0, 1) * 255
+        frames.append(grey[..., None].expand(-1, -1, 3).byte().numpy())
+    valid = torch.ones(count, height, width, dtype=torch.bool)
+    matrix = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    still = torch.eye(4).repeat(count, 1, 1)
+    known = depth * valid.float()
+    return np.stack(frames), Geometry(
+        known, valid.float(), valid, matrix.repeat(count, 1, 1), still, ScaleKind.METRIC
+    )
+
+
+def test_cameras_from_features_and_depth() -> None:
+    """20 frames, so that a later view takes over once."""
+    pace = 4 * 4 / 150.0  # four pixels a frame
+    frames, geometry = speckled(pace)
+    found = placed_by_features(frames, geometry).world_from_camera
+    expected = torch.eye(4).repeat(len(frames), 1, 1)
+    expected[:, 0, 3] = pace * torch.arange(len(frames))
+    torch.testing.assert_close(found[:, :3, 3], expected[:, :3, 3], rtol=0, atol=0.1)
+    torch.testing.assert_close(found[:, :3, :3], expected[:, :3, :3], rtol=0, atol=0.03)
+    blank = np.full_like(frames, 128)
+    blank[0] = frames[0]
+    with pytest.raises(InputError, match="camera of frame 1 cannot be found"):
+        placed_by_features(blank, geometry)
+
+
+def test_previews_say_how_near_warps_lie() -> None:
+    frames, geometry = speckled(4 * 4 / 150.0, 40)
+    clip = Clip("forward", 0)
+    moving = geometry.world_from_camera.clone()
+    moving[:, 0, 3] = 4 * 4 / 150.0 * torch.arange(40)
+    right = render_item(PlayedClip(frames, replace(geometry, world_from_camera=moving)), clip, WARP)
+    wrong = render_item(PlayedClip(frames, geometry), clip, WARP)
+    warped, still = fit_of_warp(right) or (0.0, 0.0)
+    assert warped > still + 10
+    warped, still = fit_of_warp(wrong) or (0.0, 0.0)
+    assert warped == pytest.approx(still, abs=0.5)
 
 
 def test_geometry_is_computed_once(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from flythrough.geometry.quantile import quantile
 from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.media.fitting import default_intrinsics
 from flythrough.training.lora.clips import TrainingClip
+from flythrough.training.lora.poses import placed_by_features
 
 Notify = Callable[[str], None]
 
@@ -62,6 +63,7 @@ def known_geometry(
     notify: Notify,
     *,
     reference: bool = False,
+    by_features: bool = False,
 ) -> Geometry:
     """The geometry of ``clip`` from ``file``, made first if it is not there or damaged.
 
@@ -69,6 +71,7 @@ def known_geometry(
         estimator: called only where depth or cameras are not given.
         reference: every estimated frame keeps a focal length of its own and loses the pixels at
             silhouettes, as published.
+        by_features: cameras that are not given are measured in the frames.
 
     Raises:
         InputError: cameras and depth that do not fit together, or cameras that stand still where
@@ -78,7 +81,7 @@ def known_geometry(
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            _write(file, _made(clip, estimator, notify, reference))
+            _write(file, _made(clip, estimator, notify, reference, by_features))
         found = _read(file)
     assert found is not None
     return found
@@ -132,13 +135,19 @@ def _continued(known: Geometry, found: Geometry, shared: int) -> Geometry:
 
 
 def _made(
-    clip: TrainingClip, estimator: Callable[[], Estimator], notify: Notify, reference: bool
+    clip: TrainingClip,
+    estimator: Callable[[], Estimator],
+    notify: Notify,
+    reference: bool,
+    by_features: bool,
 ) -> Geometry:
     if clip.depth is not None:
         return _given(clip, clip.depth, notify)
     network = estimator()
     pixels = torch.from_numpy(np.array(clip.frames)).permute(0, 3, 1, 2).float() / 255
     found = estimate_clip(network, pixels, steady=not reference)
+    if clip.camera is None and by_features:
+        found = placed_by_features(clip.frames, found)
     if clip.camera is None:
         return without_edges(found) if reference else found
     return _with_cameras(found, clip, network.name, notify)

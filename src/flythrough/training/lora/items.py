@@ -32,13 +32,15 @@ class RenderedItem:
     """Pixels of an item.
 
     Attributes:
-        target: uint8 [33,H,W,3], the frames to be made.
+        target: uint8 [33,H,W,3], the frames to be made; source: [H,W,3], the one before them (of
+            a first clip, its first).
         warp: [33,3,H,W] in [0,1]; visible: [33,H,W] in [0,1].
         anchor: uint8 [H,W,3], the frame the video began with; past: uint8 [33 k,H,W,3], the
             frames between it and the target, k in 0..2.
     """
 
     target: np.ndarray
+    source: np.ndarray
     warp: Tensor
     visible: Tensor
     anchor: np.ndarray
@@ -81,6 +83,7 @@ def render_item(
     begin = clip.start - WINDOW * chunks
     return RenderedItem(
         target=played.images[clip.start : clip.start + WINDOW],
+        source=played.images[clip.condition],
         warp=warp,
         visible=visible,
         anchor=played.images[begin if chunks else clip.condition],

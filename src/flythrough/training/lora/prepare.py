@@ -22,6 +22,7 @@ from flythrough.disk import read_json
 from flythrough.engine.build import pick_dtype
 from flythrough.engine.geometry_source import build_estimator
 from flythrough.errors import InputError, WeightsError
+from flythrough.evaluation.pose import feature_library
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.types import Geometry
 from flythrough.models.catalog import folder_digest
@@ -40,7 +41,7 @@ from flythrough.training.lora.items import (
     render_item,
     write_item,
 )
-from flythrough.training.lora.previews import write_batch_picture
+from flythrough.training.lora.previews import fit_of_warp, write_batch_picture
 from flythrough.training.lora.sampling import free_cache, prompts_of
 from flythrough.training.lora.settings import LoraPlan
 from flythrough.training.lora.task import Items
@@ -55,6 +56,8 @@ PREVIEWS = 4
 _GIB = 2**30
 _GEOMETRY_BYTES = 7
 _PAST_SHARE = 1.5
+_LEAST_GAIN, _STANDING = 0.5, 30.0
+"""dB: what warps should gain over a still frame, unless the camera stands and that is right too."""
 
 Draw = tuple[int, Clip]
 """Row of the clip, and the window of it."""
@@ -127,16 +130,29 @@ class Preparation:
         wait_for_all()
 
     def write_previews(self) -> list[Path]:
-        """Pictures of the first items."""
-        written = []
+        """Pictures of the first items, and a word about how well their warps fit."""
+        written, fits = [], []
         for number, (row, clip) in enumerate(self.draws[:PREVIEWS]):
             path = self.folder / "previews" / f"batch-{number:03d}.png"
             self.progress("previews", number, min(PREVIEWS, len(self.draws)))
             if self.rank == 0:
-                write_batch_picture(path, self.rendered((row, clip)), clip)
+                item = self.rendered((row, clip))
+                write_batch_picture(path, item, clip)
+                fits.append(fit_of_warp(item))
             written.append(path)
             self.progress("previews", number + 1, min(PREVIEWS, len(self.draws)))
+        self._judge([fit for fit in fits if fit is not None])
         return written
+
+    def _judge(self, fits: Sequence[tuple[float, float]]) -> None:
+        """Say how warps fit, and warn of cameras that explain nothing."""
+        if not fits:
+            return
+        warped, still = (sum(fit[n] for fit in fits) / len(fits) for n in (0, 1))
+        said = f"warps of the previews lie {warped:.1f} dB near their targets, a still {still:.1f}"
+        if warped < still + _LEAST_GAIN and still < _STANDING:
+            said += ": the cameras hardly explain the clip; look at previews/, give --camera FILE"
+        self.notify(f"{said}.")
 
     def make_embeddings(self) -> list[list[tuple[str, Tensor]]]:
         """Of every clip: (prompt, features) with trigger, without, and of the empty prompt."""
@@ -231,7 +247,11 @@ class Preparation:
 
     def _estimated_directions(self, row: int) -> tuple[bool, ...]:
         """Forwards, and backwards where the published trainer asks the network again."""
-        asked_again = self.plan.request.reference and self.clips[row].camera is None
+        asked_again = (
+            self.plan.request.reference
+            and self.plan.poses == "network"
+            and self.clips[row].camera is None
+        )
         return (False, True) if asked_again and self.plan.request.reverse else (False,)
 
     def _geometry(self, row: int, backwards: bool, estimator: Callable[[], Estimator]) -> Geometry:
@@ -239,20 +259,32 @@ class Preparation:
         if backwards:
             clip = replace(clip, frames=clip.frames[::-1])
         file = self.folder / "geometry" / f"{self._geometry_name(row, backwards)}.safetensors"
-        return known_geometry(clip, file, estimator, self.notify, reference=reference)
+        return known_geometry(
+            clip,
+            file,
+            estimator,
+            self.notify,
+            reference=reference,
+            by_features=self.plan.poses == "features",
+        )
 
     def _geometry_name(self, row: int, backwards: bool) -> str:
         """A file name that changes with all that the geometry depends on."""
         clip, total = self.clips[row], blake2b(digest_size=8)
         total.update(clip.frames.tobytes())
         camera = "" if clip.camera is None else clip.camera.digest()
-        words = [camera, str(self.plan.request.reference), str(self.warp.confidence)]
+        words = [
+            camera,
+            self.plan.poses,
+            str(self.plan.request.reference),
+            str(self.warp.confidence),
+        ]
         network = self.plan.model.geometry
         if clip.depth is not None:
             total.update(clip.depth.tobytes())
         elif network is not None:
             words.append(folder_digest(network))
-        total.update("|".join(words).encode())
+        total.update("|".join(map(str, words)).encode())
         return f"{row:03d}-{'reverse' if backwards else 'forward'}-{total.hexdigest()}"
 
     def _estimator(self) -> Estimator:
@@ -273,7 +305,10 @@ def check_geometry_source(plan: LoraPlan, clips: Sequence[TrainingClip]) -> None
 
     Raises:
         WeightsError: it ships no geometry network.
+        InputError: cameras are to be found by features but OpenCV is not installed.
     """
+    if plan.poses == "features" and any(clip.camera is None for clip in clips):
+        feature_library()
     if plan.model.geometry is None and any(clip.depth is None for clip in clips):
         raise WeightsError(
             f"The model {plan.model.name} ships no geometry network to estimate depth with; give "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flythrough.disk import replacing
 from flythrough.evaluation.chart import line_chart
+from flythrough.evaluation.photometry import masked_psnr
 from flythrough.media.image import write_picture
 from flythrough.media.picture import contact_sheet
 from flythrough.training.clip_sampling import Clip
@@ -23,7 +24,7 @@ def write_batch_picture(path: Path, item: RenderedItem, clip: Clip) -> None:
     """Rows: target, warp, mask; in front of them the frame that the past consists of."""
     blank = np.full_like(item.anchor, 24)
     rows = [
-        ("target", list(item.target[list(_SHOWN)]), item.anchor, "source"),
+        ("target", list(item.target[list(_SHOWN)]), item.source, "source"),
         ("warp", _pixels(item.warp[list(_SHOWN)]), blank, ""),
         ("mask", _masks(item.visible[list(_SHOWN)]), blank, ""),
     ]
@@ -36,6 +37,16 @@ def write_batch_picture(path: Path, item: RenderedItem, clip: Clip) -> None:
     labels[12] = f"{100 * float(item.visible.mean()):.0f} % seen, past {len(item.past)} frames"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_picture(path, contact_sheet(pictures, columns=6, labels=labels))
+
+
+def fit_of_warp(item: RenderedItem) -> tuple[float, float] | None:
+    """dB against the target on pixels that the warp shows, of the warp and of the source frame
+    standing still; None where it shows nothing."""
+    seen = item.visible.cpu().numpy() > 0.5
+    target = np.ascontiguousarray(item.target)
+    warped = masked_psnr(np.stack(_pixels(item.warp)), target, seen)
+    still = masked_psnr(np.broadcast_to(item.source, target.shape), target, seen)
+    return None if warped is None or still is None else (warped, still)
 
 
 def write_rows(path: Path, rows: dict[str, np.ndarray]) -> None:

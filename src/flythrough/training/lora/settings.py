@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from flythrough.disk import read_json
 from flythrough.engine.options import check_device, check_size
@@ -21,6 +21,10 @@ PUBLISHED_DROP = 0.5
 _OF_DRY_RUN = {"geometry", "previews", ".lock"}
 _LARGE_BYTES = 2 << 30
 """Denoiser weights from which on activations are recomputed rather than kept."""
+
+
+Poses = Literal["network", "features"]
+"""How cameras that are not given are found: by the geometry network, or by features and depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +49,9 @@ class LoraRequest:
 
     ``data`` is a video, a folder (of ``flythrough world``, or of pictures), or a list of videos.
     ``camera``: its cameras in a camera file, one a frame; ``depth``: an .npz with its z-depth
-    [T,H,W] in the cameras' unit. ``items``: different clips that are drawn. ``reverse``: some are
-    played backwards. ``reference``: the published trainer with its defects.
+    [T,H,W] in the cameras' unit; ``poses``: how cameras that are not given are found. ``items``:
+    different clips that are drawn. ``reverse``: some are played backwards. ``reference``: the
+    published trainer with its defects.
     """
 
     data: Path
@@ -55,6 +60,7 @@ class LoraRequest:
     prompt: str | None = None
     camera: Path | None = None
     depth: Path | None = None
+    poses: Poses | None = None
     video_column: str | None = None
     prompt_column: str | None = None
     limit: int | None = None
@@ -92,6 +98,7 @@ class LoraPlan:
     threshold: float
     stages: tuple[int, ...]
     checkpointing: bool
+    poses: Poses
 
     @property
     def mode(self) -> str:
@@ -128,6 +135,7 @@ class LoraPlan:
             "stages": list(self.stages),
             "reverse": request.reverse,
             "reference": request.reference,
+            "poses": self.poses,
             "items": self.items,
             "rank": request.rank,
             "alpha": self.alpha,
@@ -170,6 +178,7 @@ def check_lora(request: LoraRequest) -> LoraPlan:
         threshold=threshold,
         stages=tuple(range(max(1, model.defaults.warp_stages))),
         checkpointing=checkpointing,
+        poses=_poses(request),
     )
 
 
@@ -227,6 +236,10 @@ def _check_numbers(request: LoraRequest) -> None:
             f"--learning-rate {request.learning_rate:g} is out of range; give less than 1, like "
             "1e-4."
         )
+    if request.poses not in (None, *get_args(Poses)):
+        raise InputError(
+            f"--poses {request.poses} is unknown; choose {' or '.join(get_args(Poses))}."
+        )
     if request.band not in get_args(WarpBand):
         raise InputError(
             f"--band {request.band} is unknown; choose {' or '.join(get_args(WarpBand))}."
@@ -256,6 +269,10 @@ def _check_sources(request: LoraRequest) -> None:
         if path is not None and not path.is_file():
             raise InputError(f"{name} {path} is no file; name one that exists.")
     world = data.is_dir() and (data / "cameras.npz").is_file()
+    if request.poses is not None and (request.camera is not None or world):
+        raise InputError(
+            f"--poses {request.poses} has no effect on cameras that are given; drop it."
+        )
     if request.depth is not None and request.camera is None and not world:
         raise InputError(
             f"--depth {request.depth} has no effect without cameras; add --camera FILE."
@@ -282,6 +299,12 @@ def _check_folder(folder: Path) -> None:
             f"The run folder {folder} holds other files; name a new folder or that of an earlier "
             "run."
         )
+
+
+def _poses(request: LoraRequest) -> Poses:
+    """nano's geometry network was trained for depth and sees next to no motion."""
+    usual: Poses = "features" if request.model == BUNDLED else "network"
+    return request.poses or usual
 
 
 def _check_rank(rank: int, model: ModelFolder) -> None:
