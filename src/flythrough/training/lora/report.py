@@ -22,8 +22,8 @@ _STYLE = (
     "solid #e0e3e9}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
 )
 _NOTES = (
-    "Held-out loss: windows of the clip that no step was drawn for, with noise that is always the "
-    "same. They overlap windows that were trained on, so this tells fit, not generality.",
+    "Held-out loss: windows drawn apart from those of the steps, with noise that never changes. "
+    "They overlap windows that were trained on, so this tells fit, not generality.",
     "PSNR: against the clip's own frames, on pixels that the warp shows.",
 )
 
