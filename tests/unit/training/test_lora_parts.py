@@ -20,6 +20,7 @@ from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.models.accounting import weight_bytes
 from flythrough.models.adapters import new_lora
 from flythrough.models.loading import load_transformer
+from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.clip_sampling import Clip
 from flythrough.training.lora.clips import TrainingClip
@@ -28,6 +29,7 @@ from flythrough.training.lora.items import render_item
 from flythrough.training.lora.memory import step_need
 from flythrough.training.lora.poses import placed_by_features
 from flythrough.training.lora.previews import cut_log, fit_of_warp, read_log
+from flythrough.training.lora.task import CameraTask, Items
 from throwaway import SIZE
 
 HEIGHT, WIDTH = 32, 64
@@ -250,6 +252,33 @@ def test_memory_is_known_before_loading(tiny_model: Path) -> None:
     assert needs[0].activations > needs[1].activations > 0
     with pytest.raises(InputError, match="--gradient-checkpointing or a smaller --size"):
         replace(needs[0], base=1 << 60).check(torch.device("cpu"), False)
+
+
+def test_items_meet_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = Items(Path(), [0] * 6, [])
+    met: list[tuple[int, tuple[int, ...]]] = []
+
+    def record(_: CameraTask, given: Items, number: int, stages: tuple[int, ...], *__: object):
+        assert given is items
+        met.append((number, stages))
+        return {}
+
+    monkeypatch.setattr(CameraTask, "item_loss", record)
+    task = CameraTask(
+        None,  # type: ignore[arg-type]
+        [torch.nn.Parameter(torch.zeros(1))],
+        items,
+        Items(Path(), [], []),
+        PyramidConfig(),
+        stages=(0, 1, 2),
+        history=WarpHistorySettings(),
+        seed=1,
+        preview=lambda _folder, _step: {},
+    )
+    for step in range(18):
+        task.loss(step, 0)
+    assert set(met) == {(n, (stage,)) for n in range(1, 7) for stage in (0, 1, 2)}
+    assert met[:2] == [(1, (0,)), (2, (1,))]
 
 
 def test_steps_that_are_done_again_leave_the_log(tmp_path: Path) -> None:

@@ -308,7 +308,13 @@ def check_geometry_source(plan: LoraPlan, clips: Sequence[TrainingClip]) -> None
         InputError: cameras are to be found by features but OpenCV is not installed.
     """
     if plan.poses == "features" and any(clip.camera is None for clip in clips):
-        feature_library()
+        try:
+            feature_library()
+        except InputError as error:
+            raise InputError(
+                f"The cameras of {plan.model.name}'s clips are found by features, which needs "
+                'OpenCV; run: pip install "flythrough[evaluate]", or give --camera FILE.'
+            ) from error
     if plan.model.geometry is None and any(clip.depth is None for clip in clips):
         raise WeightsError(
             f"The model {plan.model.name} ships no geometry network to estimate depth with; give "

@@ -92,7 +92,8 @@ class CameraTask:
     def loss(self, step: int, rank: int) -> dict[str, Tensor]:
         """The loss of the step's item in the step's stage."""
         number = step * rank_and_world()[1] + rank
-        stage = self.stages[step % len(self.stages)]
+        # Shifted in every pass over the items, or each would always meet the same stage.
+        stage = self.stages[(step + number // len(self.items)) % len(self.stages)]
         source = seeds.generator(self.seed, "lora", step, rank)
         return self.item_loss(self.items, 1 + number % len(self.items), (stage,), source)
 
