@@ -129,13 +129,14 @@ class Preparation:
         free_cache(self.device)
         wait_for_all()
 
-    def write_previews(self) -> list[Path]:
-        """Pictures of the first items, and a word about how well their warps fit."""
+    def write_previews(self, *, keep: bool = False) -> list[Path]:
+        """Pictures of the first items, and a word about how well their warps fit; with ``keep``
+        those that are there stay."""
         written, fits = [], []
         for number, (row, clip) in enumerate(self.draws[:PREVIEWS]):
             path = self.folder / "previews" / f"batch-{number:03d}.png"
             self.progress("previews", number, min(PREVIEWS, len(self.draws)))
-            if self.rank == 0:
+            if self.rank == 0 and not (keep and path.is_file()):
                 item = self.rendered((row, clip))
                 write_batch_picture(path, item, clip)
                 fits.append(fit_of_warp(item))

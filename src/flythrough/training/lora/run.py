@@ -84,7 +84,7 @@ def train_lora(
     clips = [read_clip(source, plan) for source in sources]
     check_geometry_source(plan, clips)
     identity = plan.identity(data_digest(sources), world)
-    check_same_run(request.folder, identity)
+    begun = check_same_run(request.folder, identity)
     shown = progress if rank == 0 else _hidden
     prepared = Preparation(plan, clips, device, told, shown)
     history = WarpHistorySettings(threshold=plan.threshold, mode=plan.mode)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def train_lora(
         need.check(device, plan.checkpointing)
     with _alone(request.folder, rank):
         prepared.make_geometry()
-        previews = tuple(prepared.write_previews())
+        previews = tuple(prepared.write_previews(keep=begun and not request.dry_run))
         if request.dry_run:
             return Trained(request.folder, None, previews)
         _write_identity(request.folder, identity, rank)
