@@ -170,6 +170,7 @@ def _train(
     }
     state = lora_state(transformer, CAMERA_ADAPTER)
     save_lora(plan.adapter, state, request.rank, plan.alpha, metadata)
+    notify(f"{plan.adapter} is written; measuring before and after for the report.")
     figures = write_report(plan, task, sampler, identity)
     return Trained(request.folder, plan.adapter, previews, figures)
 
