@@ -30,8 +30,11 @@ from flythrough.rollout.spec import RolloutSpec
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.camera_recipe import training_history
+from flythrough.training.clip_sampling import Clip as TrainingWindow
 from flythrough.training.denoiser import DenoiserSettings, DenoiserTask
 from flythrough.training.latents import EncodedClips
+from flythrough.training.lora.geometry import PlayedClip
+from flythrough.training.lora.items import encode_item, render_item
 from flythrough.training.refill import Refill, WorldVideos, render_warps
 
 CPU = torch.device("cpu")
@@ -114,8 +117,9 @@ def inference(
     history: WarpHistorySettings,
     *,
     noise: bool = True,
+    warp: WarpClip | None = None,
 ) -> StageConditioning:
-    """What the generator gives the denoiser for ``chunk``."""
+    """What the generator gives the denoiser for ``chunk``, whose warp is that of training."""
     settings = WarpAsHistorySettings(history=history)
     settings = settings if noise else replace(settings, noise=None)
     memory = KeyframeMemory(Exact(clips), WARPS, CPU)
@@ -123,8 +127,9 @@ def inference(
         model, SamplerSettings(max_sequence_length=LENGTH), settings, memory
     )
     part = slice(33 * chunk, 33 * chunk + 33)
-    rgb, visible = render_warps(clips, 0, WARPS)
-    warp = WarpClip(rgb.transpose(0, 1)[part], visible[part])
+    if warp is None:
+        rgb, visible = render_warps(clips, 0, WARPS)
+        warp = WarpClip(rgb.transpose(0, 1)[part], visible[part])
     with torch.inference_mode():
         return generator.warped(rollout_of(clips, encoded, chunk), request(clips, chunk), warp)
 
@@ -236,6 +241,37 @@ def test_the_published_recipe_sees_what_the_generator_sees(
     trained, target = training_history(encoded.prefix, *past, source, settings=history, **options)
     assert_same(made.history, trained)
     assert torch.equal(made.target, target)
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_an_item_of_one_clip_is_what_the_generator_sees(
+    model: LoadedModel, clips: WorldVideos, encoded: EncodedClips, chunk: int
+) -> None:
+    """``train lora``: a later window has the real past, as far as it consists of whole chunks."""
+    video = (clips.rgb[0] * 255).round().byte().permute(1, 2, 3, 0).numpy()
+    known = Geometry(
+        depth=clips.depth[0].contiguous(),
+        confidence=torch.ones(FRAMES, HEIGHT, WIDTH),
+        valid=clips.valid[0],
+        intrinsics=clips.intrinsics[0].float(),
+        world_from_camera=clips.world_from_camera[0].float(),
+        scale=ScaleKind.METRIC,
+    )
+    window = TrainingWindow("forward", 33 * chunk, (31, 32) if chunk else ())
+    item = render_item(PlayedClip(video, known), window, WARPS)
+    latents = encode_item(model.codec, item, CPU)
+    warp = WarpClip(item.warp, item.visible)
+    conditions = latents.prefix, latents.past, latents.warp, latents.visible
+    source = torch.Generator()
+    for history in HISTORIES:
+        made = inference(model, clips, encoded, chunk, history, noise=False, warp=warp)
+        trained, target = training_history(*conditions, source, settings=history, noise=None)
+        assert_same(made.history, trained)
+        assert torch.equal(made.target, target)
+    assert torch.equal(latents.target, encoded.chunks[:, chunk])
+    if chunk == 0:
+        assert encoded.warps is not None
+        assert torch.equal(latents.warp, encoded.warps[:, 0])
 
 
 def test_the_scene_is_rendered_alike(clips: WorldVideos, encoded: EncodedClips) -> None:

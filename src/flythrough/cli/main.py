@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
     "world": ("flythrough.cli.world:world", "Render a ground-truth clip of a procedural world."),
     "evaluate": ("flythrough.cli.evaluate:app", "Measure a model on held-out worlds."),
-    "train": ("flythrough.cli.train:app", "Train a part of the bundled small model."),
+    "train": ("flythrough.cli.train:app", "Train a camera adapter, or the small model."),
     "models": ("flythrough.cli.models:app", "List, fetch, check and convert models."),
     "bench": ("flythrough.cli.bench:bench", "Measure speed and memory of this machine."),
     "doctor": ("flythrough.cli.doctor:doctor", "Check this machine and the model before a run."),

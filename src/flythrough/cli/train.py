@@ -9,7 +9,12 @@ from cyclopts import App, Parameter
 
 from flythrough.cli.output import emit, stderr_console
 
-app = App(name="train", help="Train a part of the bundled small model.")
+app = App(
+    name="train", help="Train a camera adapter, a stage of Helios, or a part of the small model."
+)
+app.command(
+    "flythrough.cli.train_lora:lora", name="lora", help="Train a camera adapter from a clip."
+)
 app.command("flythrough.cli.train_helios:helios", name="helios", help="Train a stage of Helios.")
 
 

@@ -18,6 +18,7 @@ from flythrough.geometry.align import DepthScale
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.focal import smoothed_focals
 from flythrough.geometry.joint import joint_estimate
+from flythrough.geometry.types import Geometry
 from flythrough.scene.atlas import background_atlas
 from flythrough.scene.mesh_memory import MeshMemory, over_atlas
 from flythrough.scene.rendered import RenderedView
@@ -84,12 +85,26 @@ def published_view(
         settings: all given keyframes are drawn, ``older_keyframes`` or not.
     """
     images = torch.stack([photo.image, *(b.image for b in boundaries)])
-    size = (images.shape[-2], images.shape[-1])
     found = joint_estimate(estimator, images, photo.geometry, cut_edges=True).geometry
-    smooth = smoothed_focals(found.intrinsics, size)
     step = pose.compose(pose.inverse(boundaries[-1].world_from_camera), world_from_camera)
     newest = found.world_from_camera[-1].double().cpu().numpy()
     cameras = torch.from_numpy(pose.compose(newest, step)).to(images.device)
+    return published_rendering(images, found, cameras, settings)
+
+
+def published_rendering(
+    images: Tensor, found: Geometry, cameras: Tensor, settings: WarpSettings
+) -> RenderedView:
+    """All keyframes in one z-buffer, every frame drawn with the newest's smoothed focal length.
+
+    Training renders its items by this too.
+
+    Args:
+        images: [N,3,H,W] in [0,1] with the geometry ``found`` of those N frames, the newest last.
+        cameras: [T,4,4] in the world frame of ``found``.
+    """
+    size = (images.shape[-2], images.shape[-1])
+    smooth = smoothed_focals(found.intrinsics, size)
     matrices = smooth[-1].expand(len(cameras), 3, 3)
     keyframes = [Keyframe(image, found.frame(n)) for n, image in enumerate(images)]
     bare = replace(settings, keyframes="joint", background="none", top_fill=False)

@@ -35,11 +35,16 @@ def weight_bytes(module: nn.Module) -> int:
     return sum(_bytes(t) for t in seen.values())
 
 
-def needed_by(run: Callable[[], object], modules: Iterable[nn.Module]) -> Need:
-    """What ``run`` needs beside the weights of ``modules``; all its tensors are on meta."""
+def needed_by(
+    run: Callable[[], object], modules: Iterable[nn.Module], *, gradients: bool = False
+) -> Need:
+    """What ``run`` needs beside the weights of ``modules``; all its tensors are on meta.
+
+    With ``gradients`` what is kept for the way back counts too, and ``run`` may go it.
+    """
     ledger = _Ledger(t for module in modules for t in _tensors(module))
     # Under inference mode composite operations are not taken apart and their parts go unseen.
-    with torch.no_grad(), torch.device("meta"), ledger, _FusedAttention(ledger):
+    with torch.set_grad_enabled(gradients), torch.device("meta"), ledger, _FusedAttention(ledger):
         run()
     return Need(ledger.peak, ledger.flops)
 
@@ -100,7 +105,22 @@ class _FusedAttention(TorchFunctionMode):
         query, key, value = args[:3]
         scores = query.shape[:-1].numel() * key.shape[-2]
         self.ledger.flops += 2.0 * scores * (key.shape[-1] + value.shape[-1])
-        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+        result: Tensor = _Attention.apply(query, key, value)
+        return result
+
+
+class _Attention(torch.autograd.Function):
+    """Shapes of a fused kernel: it keeps its inputs and its result for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        result = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(kept) for kept in ctx.saved_tensors[:3])
 
 
 def _bytes(tensor: Tensor) -> int:

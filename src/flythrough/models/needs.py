@@ -73,13 +73,13 @@ class ModelNeeds:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, "transformer")
         assert isinstance(self._transformer, HeliosTransformer)
-        _cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
+        cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
         for number, file in enumerate(adapters):
             attach_lora(self._transformer, read_lora(file), f"adapter{number}")
             _to_meta(self._transformer, dtype)  # PEFT moves only the first one
-        self._text = _cast(_meta(folder, "text_encoder"), dtype)
+        self._text = cast(_meta(folder, "text_encoder"), dtype)
         own = _meta(folder, "vae") if codec is None else _meta_taehv(codec)
-        self._codec_net = _cast(own, torch.float32)
+        self._codec_net = cast(own, torch.float32)
         self.codec: Codec = codec_of(self._codec_net)
         if isinstance(self.codec, VideoCodec):
             self.codec.per_pass = LATENTS_PER_PASS[device]
@@ -208,7 +208,7 @@ def _to_meta(net: nn.Module, dtype: torch.dtype) -> None:
                 module._parameters[name] = nn.Parameter(shape, requires_grad=False)
 
 
-def _cast(net: nn.Module, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> nn.Module:
+def cast(net: nn.Module, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> nn.Module:
     """Floating parameters in ``dtype``, except those below a module or of a name in ``keep``;
     shared ones stay shared."""
     made: dict[int, nn.Parameter] = {}

@@ -193,6 +193,10 @@ class PromptEncoder:
                 self._cache[prompt, max_length] = padded.cpu()
         return torch.cat([self._cache[p, max_length] for p in prompts]).to(self.device)
 
+    def remember(self, prompt: str, features: Tensor) -> None:
+        """Keep features [1,L,D] made earlier by :meth:`encode` with a ``max_length`` of L."""
+        self._cache[prompt, features.shape[1]] = features.cpu()
+
     def forget(self) -> None:
         """Drop remembered features."""
         self._cache.clear()

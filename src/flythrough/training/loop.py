@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,6 +25,9 @@ from flythrough.errors import InputError
 from flythrough.training.checkpoint import load_checkpoint, save_checkpoint
 
 Schedule = Literal["cosine", "linear"]
+
+_PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that prepares data."""
 
 
 class Task(Protocol):
@@ -109,9 +113,15 @@ def start_processes(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE
         )
     return device
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if rank_and_world()[1] > 1:
+        torch.distributed.all_reduce(torch.zeros(1))  # on the CPU, so through gloo
 
 
 def learning_rate_at(progress: float, step: int, settings: LoopSettings) -> float:

@@ -1,0 +1,1 @@
+"""``flythrough train lora``: a camera adapter from one clip, or from a short list of clips."""
