@@ -123,6 +123,27 @@ def worlds(*, output: Output, suite: SuiteOptions = _SUITE, judged: ModelOptions
     _suite(WORLDS, output, suite, judged)
 
 
+@app.command
+def renderers(
+    *,
+    output: Output,
+    only: Annotated[
+        str | None, Parameter(help="Among miniworld,pybullet,mujoco,vizdoom; all.")
+    ] = None,
+    suite: SuiteOptions = _SUITE,
+    judged: ModelOptions = _MODEL,
+) -> None:
+    """The same suite on scenes of renderers that this project did not write.
+
+    Needs pip install "flythrough[evaluate,renderers]"; draws without a window, on the CPU.
+
+    Example: flythrough evaluate renderers --only mujoco --clips 1 -o mujoco
+    """
+    from flythrough.evaluation.renderers.clips import renderer_clips
+
+    _suite(renderer_clips(_names(only)), output, suite, judged)
+
+
 def _suite(clips: Clips, output: Path, suite: SuiteOptions, judged: ModelOptions) -> None:
     from flythrough.evaluation.benchmark import check_suite, suite_maker
 

@@ -6,6 +6,7 @@ they need). Controls stand in the tracks whose measures they are there to try.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,9 +77,23 @@ class Clips:
     long: tuple[Case, ...]
     source: Callable[[Case], Source]
 
-    def of(self, track: str) -> tuple[Case, ...]:
+    def of(self, track: str, clips: int | None = None) -> tuple[Case, ...]:
+        """The first ``clips`` of each of its sources; all for None."""
         found: tuple[Case, ...] = getattr(self, track)
-        return found
+        if clips is None:
+            return found
+        seen: Counter[str] = Counter()
+        chosen = []
+        for case in found:
+            seen[case.source] += 1
+            if seen[case.source] <= clips:
+                chosen.append(case)
+        return tuple(chosen)
+
+    def most(self, track: str) -> int:
+        """Clips of the source that has most."""
+        counted = Counter(case.source for case in self.of(track))
+        return max(counted.values(), default=0)
 
 
 WORLDS = Clips("worlds", "Held-out worlds", CASES, LOOPS, LONG, lambda _: Worlds())
@@ -93,7 +108,7 @@ def check_suite(request: SuiteRequest, clips: Clips = WORLDS) -> Study:
         WeightsError: there is no such model, adapter or network.
     """
     names = chosen_tracks(request.tracks)
-    most = max(len(clips.of(name)) for name in names)
+    most = max(clips.most(name) for name in names)
     check_clips(request.clips, most, f"the suite {clips.name}")
     check_chunks(request.chunks)
     if request.chunks < 2 and "long" in names:
@@ -182,7 +197,7 @@ def _track(request: SuiteRequest, clips: Clips, name: str) -> Track:
     given = request.videos is not None
     judged = replace(GIVEN if given else FULL, title=_title(request))
     helped = () if given else (CODEC, WARP_CONTROL)
-    cases = clips.of(name)
+    cases = clips.of(name, request.clips)
     if name == "long":
         cases = tuple(replace(case, chunks=request.chunks) for case in cases)
     plots: tuple[tuple[str, str], ...]
@@ -198,7 +213,7 @@ def _track(request: SuiteRequest, clips: Clips, name: str) -> Track:
     return Track(
         name=name,
         title=title,
-        cases=cases[: request.clips],
+        cases=cases,
         rows=tuple(row for row in rows if request.controls or not _is_control(row)),
         columns=shown,
         plots=plots,

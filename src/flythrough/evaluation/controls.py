@@ -87,14 +87,15 @@ def _off_the_path(name: str, truth: Truth, poses: np.ndarray, median: float) -> 
     return 100 * _way(poses) > 4 * TOLD_TRANSLATION * median
 
 
-def made(row: Row, truth: Truth, source: Source, other: Callable[[], np.ndarray]) -> np.ndarray:
-    """The frames uint8 [T,H,W,3] of a control; ``other`` gives those of another clip."""
+def made(
+    row: Row, truth: Truth, source: Source, other: Callable[[], np.ndarray]
+) -> np.ndarray | None:
+    """The frames uint8 [T,H,W,3] of a control; ``other`` gives those of another clip. None where
+    the source cannot go along the wrong path."""
     name, frames, count = row.name, truth.frames, len(truth)
     if name in PATHS:
         assert truth.world_from_camera is not None
-        wrong = source.along(truth.case, PATHS[name](truth.world_from_camera), truth.size)
-        assert wrong is not None
-        return wrong
+        return source.along(truth.case, PATHS[name](truth.world_from_camera), truth.size)
     index = np.arange(count)
     makers: dict[str, Callable[[], np.ndarray]] = {
         "still": lambda: frames[np.zeros(count, int)],

@@ -114,7 +114,9 @@ def run_study(study: Study, maker: Maker, progress: Progress) -> Iterator[tuple[
                     def report(share: float, done: int = done, label: str = label) -> None:
                         progress(done, label, share)
 
-                    yield bench.made(row, report), False
+                    result = bench.made(row, report)
+                    if result is not None:
+                        yield result, False
                 done += 1
                 progress(done, label, 0.0)
 
@@ -140,7 +142,7 @@ class _Bench:
             return True
         return can_fail(row, self._truth(), self._others())
 
-    def made(self, row: Row, report: Callable[[float], None]) -> Figures:
+    def made(self, row: Row, report: Callable[[float], None]) -> Figures | None:
         from flythrough.evaluation.controls import made
         from flythrough.evaluation.measures import Judge, measured
         from flythrough.media.image import write_picture
@@ -150,12 +152,15 @@ class _Bench:
         if not isinstance(self._judge, Judge):
             self._judge = Judge(truth, self.track.anchored)
         started = time.monotonic()
+        frames: np.ndarray | None
         if row.name == "truth":
             frames = truth.frames
         elif row.kind == "control" and row.name != "warp":
             frames = made(row, truth, self.source, self._other_frames)
         else:
             frames = self.maker.video(row, truth, report)
+        if frames is None:
+            return None
         seconds = time.monotonic() - started
         result = measured(self._judge, frames, row.name, self._digest(row), seconds)
         file = self.study.file(row, self.case)
