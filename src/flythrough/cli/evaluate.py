@@ -31,15 +31,23 @@ class ModelOptions:
     model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano"
     lora: Annotated[str, Parameter(help="The adapter of rows that use one.")] = "default"
     geometry: Annotated[
-        str, Parameter(help="'exact' depth of the photo, or as --geometry of generate.")
-    ] = "exact"
+        str | None,
+        Parameter(
+            help="'exact' depth of the photo (the default where it is known), or as "
+            "--geometry of generate."
+        ),
+    ] = None
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto"
 
-    def choice(self) -> ModelChoice:
+    def choice(self, geometry: str = "exact") -> ModelChoice:
+        """As the evaluation takes it; ``geometry`` where none was given."""
         from flythrough.evaluation.judged_model import ModelChoice
 
         return ModelChoice(
-            model=self.model, lora=self.lora, geometry=self.geometry, device=self.device
+            model=self.model,
+            lora=self.lora,
+            geometry=self.geometry or geometry,
+            device=self.device,
         )
 
 
@@ -142,6 +150,81 @@ def renderers(
     from flythrough.evaluation.renderers.clips import renderer_clips
 
     _suite(renderer_clips(_names(only)), output, suite, judged)
+
+
+@app.command
+def dataset(
+    name: str,
+    /,
+    *,
+    data: Annotated[Path, Parameter(help="The folder that holds the data set.")],
+    output: Output,
+    split: Annotated[str | None, Parameter(help="A part of it; the protocol's own.")] = None,
+    protocol: Annotated[
+        Path | None, Parameter(help="A JSON file with clips, frames, size and metrics.")
+    ] = None,
+    cameras: Annotated[
+        Path | None, Parameter(help="Folder of CLIP.npz cameras for davis, which has none.")
+    ] = None,
+    suite: SuiteOptions = _SUITE,
+    judged: ModelOptions = _MODEL,
+) -> None:
+    """Published data sets, for those who have them: re10k, dl3dv, davis or worldscore.
+
+    First frame of each clip, then along its cameras; poses are measured with points triangulated
+    from the data set's own frames. The protocol says what published tables also hold.
+
+    Example: flythrough evaluate dataset re10k --data RealEstate10K --clips 5 -o re10k
+    """
+    from flythrough.evaluation.benchmark import suite_maker
+    from flythrough.evaluation.datasets.clips import DatasetRequest, check_dataset
+
+    request = suite.request(output, judged.choice("default"))
+    study = check_dataset(
+        DatasetRequest(
+            dataset=name,
+            data=data,
+            suite=request,
+            split=split,
+            protocol=protocol,
+            cameras=cameras,
+        )
+    )
+    _carry_out(study, lambda: suite_maker(request, study, note))
+
+
+@app.command
+def inputs(
+    name: Annotated[str, Parameter(help="worlds, or a renderer: miniworld, mujoco, ...")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder to write.")],
+    clips: Annotated[int, Parameter(help="Clips of each track.")] = 2,
+    chunks: Annotated[int, Parameter(help="Chunks of 33 frames in long clips.")] = 3,
+    tracks: Annotated[str | None, Parameter(help="Among chunk,loop,long; all.")] = None,
+    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH; 192x320 if left out.")] = None,
+) -> None:
+    """Photo, depth, prompt and camera path of each clip, to make videos of with other tools.
+
+    `flythrough evaluate worlds --videos FOLDER` then judges CLIP.mp4 of each.
+
+    Example: flythrough evaluate inputs worlds --clips 1 -o inputs
+    """
+    from flythrough.evaluation.inputs import InputsRequest, write_inputs
+
+    request = InputsRequest(
+        suite=name,
+        folder=output,
+        clips=clips,
+        chunks=chunks,
+        tracks=_names(tracks),
+        size=parse_size(size) or (192, 320),
+    )
+    written = write_inputs(request, note)
+    emit(
+        {"folder": str(output), "clips": written},
+        f"{output}: photo, depth, cameras and prompt of {len(written)} clips",
+    )
 
 
 def _suite(clips: Clips, output: Path, suite: SuiteOptions, judged: ModelOptions) -> None:

@@ -19,7 +19,7 @@ from flythrough.evaluation.judged_model import ModelChoice, check_model, model_c
 from flythrough.evaluation.rows import CODEC, FULL, GIVEN, TRUTH, WARP, WARP_CONTROL, Row, controls
 from flythrough.evaluation.study import Study, Track, check_chunks, check_clips, check_folder
 from flythrough.evaluation.suite import CASES, LONG, LOOPS, Worlds
-from flythrough.evaluation.truth import Case, Source
+from flythrough.evaluation.truth import EXACT, Case, Source
 from flythrough.models.catalog import find_model
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def check_suite(request: SuiteRequest, clips: Clips = WORLDS) -> Study:
             "--tracks chunk,loop."
         )
     check_folder(request.folder)
-    configuration, size = _judged(request)
+    configuration, size = judged_videos(request)
     feature_library()
     tracks = tuple(_track(request, clips, name) for name in names)
     return Study(
@@ -128,7 +128,7 @@ def check_suite(request: SuiteRequest, clips: Clips = WORLDS) -> Study:
         tracks=tuple(track for track in tracks if track.cases),
         source=clips.source,
         configuration=configuration,
-        about=(f"What is judged: {_title(request)}.",),
+        about=(f"What is judged: {title_of(request)}.",),
         not_run=(
             "LPIPS, FID, FVD, VBench, CLIP and other scores by learned networks: they need weights "
             "that this suite does without.",
@@ -168,7 +168,13 @@ def suite_maker(request: SuiteRequest, study: Study, notify: Callable[[str], Non
     return VideoMaker(request.choice, request.folder / "inputs", notify)
 
 
-def _judged(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, int]]:
+def judged_videos(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, int]]:
+    """What figures of the judged videos depend on, and their (height, width).
+
+    Raises:
+        InputError: an option without effect on finished videos, or on a model.
+        WeightsError: there is no such model, adapter or network.
+    """
     if request.videos is None:
         if request.label is not None:
             raise InputError(
@@ -177,16 +183,16 @@ def _judged(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, int]]:
         model = check_model(request.choice)
         size = request.size or (model.defaults.height, model.defaults.width)
         return {**model_configuration(request.choice, model)}, size
-    if request.choice != ModelChoice():
+    if replace(request.choice, geometry=EXACT) != ModelChoice():
         raise InputError(
-            "--videos are finished, so --model, --lora, --geometry and --device have no effect; "
-            "drop them."
+            "--videos are finished, so --model, --lora and --device have no effect; drop them."
         )
     nano = find_model("nano").defaults
-    return {"videos": _title(request)}, request.size or (nano.height, nano.width)
+    return {"videos": title_of(request)}, request.size or (nano.height, nano.width)
 
 
-def _title(request: SuiteRequest) -> str:
+def title_of(request: SuiteRequest) -> str:
+    """The name of what is judged, for tables."""
     if request.videos is None:
         adapter = "" if request.choice.lora == "default" else f", adapter {request.choice.lora}"
         return f"{request.choice.model}{adapter}, geometry {request.choice.geometry}"
@@ -195,7 +201,7 @@ def _title(request: SuiteRequest) -> str:
 
 def _track(request: SuiteRequest, clips: Clips, name: str) -> Track:
     given = request.videos is not None
-    judged = replace(GIVEN if given else FULL, title=_title(request))
+    judged = replace(GIVEN if given else FULL, title=title_of(request))
     helped = () if given else (CODEC, WARP_CONTROL)
     cases = clips.of(name, request.clips)
     if name == "long":
