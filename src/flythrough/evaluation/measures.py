@@ -106,6 +106,7 @@ class Judge:
     def figures(self, video: np.ndarray) -> tuple[Values, Curves]:
         """Everything that can be said of ``video`` uint8 [T,H,W,3]; what the truth does not
         allow is None or left out."""
+        video = np.require(video, requirements=["C", "W"])  # PyTorch shares memory it may write
         values: Values = {}
         curves: Curves = {}
         for part in (self._camera, self._epipolar, self._pixels, self._time, self._revisit):

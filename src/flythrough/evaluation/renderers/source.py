@@ -118,7 +118,7 @@ class Rendered:
             frames=views.rgb,
             depth=views.depth,
             visible=seen_from(views.depth, views.world_from_camera, k, 0),
-            world_from_camera=views.world_from_camera,
+            world_from_camera=views.world_from_camera.copy(),
             intrinsics=k,
             median_depth=median,
             caption=f"{case.kind.replace('-', ' ')}, a rendered scene.",
