@@ -1,5 +1,5 @@
-"""``flythrough evaluate worlds`` and ``inputs``: finished videos, the throw-away model, controls that
-must fail, and the commands of docs/evaluation.md."""
+"""``flythrough evaluate worlds`` and ``inputs``: finished videos, the throw-away model, controls
+that must fail, and the commands of docs/evaluation.md."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ import numpy as np
 from flythrough.evaluation.renderers.base import Views
 
 
-def _pattern(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    """Colours in [0,255] at points of a plane; smooth enough to be looked up between pixels."""
+def _pattern(x: np.ndarray, y: np.ndarray, seed: int, finest: float) -> np.ndarray:
+    """Colours in [0,255] at points of a plane."""
     source = np.random.default_rng(seed)
     value = np.zeros((*x.shape, 3))
     for _ in range(24):
-        a, b, phase = source.normal(0, 4.5), source.normal(0, 4.5), source.uniform(0, 6)
+        a, b, phase = source.normal(0, finest), source.normal(0, finest), source.uniform(0, 6)
         value += np.sin(a * x + b * y + phase)[..., None] * source.normal(0, 1, 3)
     return 127 + 110 * np.tanh(value / 5)
 
@@ -21,7 +21,12 @@ class FakeRenderer:
     """A wall at z = 4 and a post at z = 2; cameras count from the origin, looking along z."""
 
     flipped = False
-    """Whether it draws with y up while claiming OpenCV axes."""
+    """Whether it draws with left and right exchanged while claiming OpenCV axes."""
+
+    def __init__(self, finest: float = 4.5) -> None:
+        """``finest``: how fine the patterns are; 4.5 can be looked up between pixels of a small
+        picture, 14 has many features."""
+        self.finest = finest
 
     def views(
         self,
@@ -46,7 +51,9 @@ class FakeRenderer:
                 t = (z - drawn[2, 3]) / ways[..., 2]
                 x, y = (drawn[axis, 3] + t * ways[..., axis] for axis in (0, 1))
                 hit = (t > 0) & (t < nearest) & (x > left) & (x < right)
-                picture = np.where(hit[..., None], _pattern(x, y, 10 * seed + number), picture)
+                picture = np.where(
+                    hit[..., None], _pattern(x, y, 10 * seed + number, self.finest), picture
+                )
                 nearest = np.where(hit, t, nearest)
             rgb.append(picture.round().astype(np.uint8))
             depth.append(nearest.astype(np.float32))

@@ -34,7 +34,7 @@ def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     k = default_intrinsics(*SIZE, 60.0)
     path = trajectory_from("truck right 0.12; pan left 3deg", COUNT, 16.0)
     poses = path.resolve(k, SIZE, 4.0).world_from_camera.copy()
-    return FakeRenderer().views("wall", 5, poses, k, SIZE).rgb, poses, k
+    return FakeRenderer(14).views("wall", 5, poses, k, SIZE).rgb, poses, k
 
 
 def written(folder: Path, frames: np.ndarray, names: list[str]) -> None:
@@ -121,7 +121,7 @@ def test_cameras_and_frames_come_back_in_our_convention(
 def test_landmarks_have_the_depth_of_the_scene(scene: tuple[np.ndarray, ...]) -> None:
     frames, poses, k = scene
     found = landmarks(frames, poses, k)
-    depth = FakeRenderer().views("wall", 5, poses[:1], k, SIZE).depth[0]
+    depth = FakeRenderer(14).views("wall", 5, poses[:1], k, SIZE).depth[0]
     true = depth[found[:, 1].astype(int), found[:, 0].astype(int)]
     assert len(found) > 20
     assert np.mean(np.abs(found[:, 2] / true - 1) < 0.03) > 0.85
