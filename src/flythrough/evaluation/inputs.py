@@ -11,8 +11,10 @@ import numpy as np
 
 from flythrough.cameras.formats import write_trajectory
 from flythrough.disk import replacing, writing
+from flythrough.errors import InputError
 from flythrough.evaluation.benchmark import WORLDS, chosen_tracks
 from flythrough.evaluation.renderers.clips import renderer_clips
+from flythrough.evaluation.renderers.source import RENDERERS
 from flythrough.evaluation.study import check_chunks, check_clips, check_folder
 from flythrough.media.image import write_picture
 
@@ -41,6 +43,11 @@ def write_inputs(request: InputsRequest, notify: Callable[[str], None]) -> list[
             written.
         FaultError: the disk failed.
     """
+    known = ("worlds", *RENDERERS)
+    if request.suite not in known:
+        raise InputError(
+            f"The suite {request.suite!r} is unknown; choose among {', '.join(known)}."
+        )
     clips = WORLDS if request.suite == "worlds" else renderer_clips([request.suite])
     tracks = chosen_tracks(request.tracks)
     check_clips(request.clips, max(clips.most(name) for name in tracks), request.suite)

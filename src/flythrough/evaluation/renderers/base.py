@@ -56,8 +56,8 @@ class Renderer(Protocol):
         ...
 
 
-def package(name: str, title: str) -> Any:
-    """The Python package of a renderer.
+def package(name: str, title: str, distribution: str | None = None) -> Any:
+    """The Python package of a renderer; ``distribution`` is what to install where the names differ.
 
     Raises:
         InputError: it is not installed.
@@ -66,7 +66,7 @@ def package(name: str, title: str) -> Any:
         return import_module(name)
     except ImportError:
         raise InputError(
-            f"The renderer {title} is not installed; run: {EXTRA} (or pip install {name})."
+            f"The renderer {title} is not installed; run: {EXTRA} (or pip install {distribution or name})."
         ) from None
 
 

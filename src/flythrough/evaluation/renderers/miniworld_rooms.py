@@ -31,7 +31,7 @@ class MiniWorld:
     """Scenes of MiniWorld (y up, metres)."""
 
     def __init__(self) -> None:
-        pyglet = package("pyglet", "MiniWorld")
+        pyglet = package("pyglet", "MiniWorld", "miniworld")
         pyglet.options["headless"] = True
         package("miniworld", "MiniWorld")
         self._rooms: dict[tuple[str, int, tuple[int, int]], tuple[Any, np.ndarray]] = {}
@@ -56,7 +56,7 @@ class MiniWorld:
         key = scene, seed, size
         if key not in self._rooms:
             chosen_scene(scene, SCENES, "MiniWorld")
-            gym = package("gymnasium", "MiniWorld")
+            gym = package("gymnasium", "MiniWorld", "miniworld")
             height, width = size
             room = gym.make(SCENES[scene], obs_width=width, obs_height=height).unwrapped
             room.reset(seed=seed)
