@@ -66,7 +66,8 @@ def package(name: str, title: str, distribution: str | None = None) -> Any:
         return import_module(name)
     except ImportError:
         raise InputError(
-            f"The renderer {title} is not installed; run: {EXTRA} (or pip install {distribution or name})."
+            f"The renderer {title} is not installed; run: {EXTRA} (or pip install "
+            f"{distribution or name})."
         ) from None
 
 
