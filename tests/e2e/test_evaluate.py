@@ -34,7 +34,7 @@ def test_every_row_is_made_and_measured(
     answer = flythrough(*command(folder, tiny_model, ROWS))
     assert answer.status == 0, answer.err
     assert (answer.result["made"], answer.result["kept"]) == (6, 0)
-    assert "not told from the path" not in answer.err
+    assert "do not answer as they must" not in answer.err
     data = json.loads((folder / "results.json").read_text())
     lines = {line["row"]: line for line in data["means"]}
     assert list(lines) == ROWS.split(",")
@@ -63,7 +63,7 @@ def test_what_is_there_is_kept_and_what_changed_is_made_again(
         old, new = json.loads(before), json.loads(file.read_text())
         assert {**old, "seconds": 0} == {**new, "seconds": 0}
     one = command(folder, tiny_model, "warp,still")
-    assert flythrough(*one, "--geometry", "default").result["made"] == 2
+    assert flythrough(*one, "--geometry", "default").result["made"] == 1  # controls need no model
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,14 @@ def test_a_missing_extra_names_the_command(
 
 
 def test_a_row_may_have_its_own_number_of_stages(tmp_path: Path, tiny_model: Path) -> None:
+    from flythrough.evaluation.judged_model import ModelChoice
     from flythrough.evaluation.rows import Row
-    from flythrough.evaluation.suite import CASES, truth_of
+    from flythrough.evaluation.suite import CASES, Worlds
     from flythrough.evaluation.videos import VideoMaker
 
-    truth = truth_of(CASES[0], 1, (64, 128))
-    maker = VideoMaker(str(tiny_model), "default", "flat", "cpu", tmp_path, lambda _: None)
+    truth = Worlds().truth(CASES[0], (64, 128))
+    choice = ModelChoice(model=str(tiny_model), geometry="flat", device="cpu")
+    maker = VideoMaker(choice, tmp_path, lambda _: None)
     for stages in (1, 2):
         row = Row("x", "", "generated", {"lora": "off", "warp_stages": stages})
         spec = maker._job(truth, row, "flat").rollout.spec

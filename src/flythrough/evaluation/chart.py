@@ -13,16 +13,18 @@ _INK, _FAINT, _GRID = "#262b36", "#68707e", "#e0e3e9"
 
 
 def line_chart(
-    title: str, across: str, lines: Mapping[str, Sequence[float]], first: int = 0
+    title: str, across: str, lines: Mapping[str, Sequence[float | None]], first: int = 0
 ) -> str:
     """Curves over frames ``first``, ``first`` + 1, ... in one picture with a legend.
 
-    Values below 0 are drawn at 0. Colours repeat after eight curves.
+    Values below 0 are drawn at 0, and a curve leads straight on past a None. Colours repeat after
+    eight curves.
 
     Returns:
         an ``<svg>`` element.
     """
-    highest = max((value for line in lines.values() for value in line), default=1.0)
+    known = [value for line in lines.values() for value in line if value is not None]
+    highest = max(known, default=1.0)
     step = _step(highest)
     top = max(step, step * math.ceil(highest / step))
     count = max((len(line) for line in lines.values()), default=1)
@@ -46,7 +48,11 @@ def line_chart(
     legend = []
     for number, (name, line) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        points = " ".join(f"{x(index):.1f},{y(value):.1f}" for index, value in enumerate(line))
+        points = " ".join(
+            f"{x(index):.1f},{y(value):.1f}"
+            for index, value in enumerate(line)
+            if value is not None
+        )
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )

@@ -14,6 +14,11 @@ from flythrough.errors import InputError
 BEST_PSNR = 60.0
 """dB; equal pictures score this."""
 
+LEAST_SHARE = 0.05
+"""Of a frame's pixels; figures of a frame on fewer are left out."""
+
+_WINDOW = 11
+
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 _XYZ_FROM_RGB = np.array(
     [
@@ -71,3 +76,64 @@ def lab(pixels: np.ndarray) -> np.ndarray:
     f = np.where(share > edge**3, np.cbrt(share), share / (3 * edge**2) + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def frame_psnr(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """PSNR in dB [T] of each frame (uint8 [T,H,W,3]) over its pixels of ``mask`` [T,H,W] (all for
+    None), at most 60; NaN where fewer than 5 % are chosen."""
+    found = np.full(len(video), np.nan)
+    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
+        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
+        if chosen.mean() >= LEAST_SHARE:
+            step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
+            found[index] = min(BEST_PSNR, -10 * np.log10(max(float((step**2).mean()), 1e-12)))
+    return found
+
+
+def colour_distance(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Delta E 1976 [T] between the mean colours of each frame on its pixels of ``mask`` (all for
+    None); NaN where fewer than 5 % are chosen."""
+    found = np.full(len(video), np.nan)
+    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
+        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
+        if chosen.mean() >= LEAST_SHARE:
+            one, other = (lab(frame[chosen]).mean(0) for frame in (shown, truth))
+            found[index] = float(np.linalg.norm(one - other))
+    return found
+
+
+def masked_ssim(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> float | None:
+    """SSIM (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5, C1 = 0.01^2, C2 = 0.03^2 on [0,1],
+    every channel by itself) of uint8 [T,H,W,3], mean over the windows around the pixels of ``mask``
+    [T,H,W] (all for None); None if it is empty or a side is below 11."""
+    if min(video.shape[1:3]) < _WINDOW:
+        return None
+    total, count, edge = 0.0, 0.0, _WINDOW // 2
+    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
+        values = _ssim_map(shown, truth)
+        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
+        inner = chosen[edge:-edge, edge:-edge]
+        total += float(values[inner].sum())
+        count += float(inner.sum())
+    return total / count if count else None
+
+
+def _ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[H-10,W-10], mean over channels."""
+    import torch
+    from torch.nn import functional
+
+    x, y = (torch.from_numpy(p).permute(2, 0, 1)[:, None].double() / 255 for p in (one, other))
+    at = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    bell = torch.exp(-(at**2) / (2 * 1.5**2))
+    bell = bell / bell.sum()
+
+    def smooth(values: torch.Tensor) -> torch.Tensor:
+        across = functional.conv2d(values, bell.view(1, 1, 1, -1))
+        return functional.conv2d(across, bell.view(1, 1, -1, 1))
+
+    mx, my = smooth(x), smooth(y)
+    vx, vy, both = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    values = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return values.mean((0, 1)).numpy()

@@ -7,38 +7,22 @@ in the world's metres and in the photo's frame: no scale, rotation or origin is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flythrough.cameras import pose as se3
 from flythrough.errors import InputError
+from flythrough.evaluation.features import Features, feature_library, features, pairs
 
 LEAST_INLIERS = 30
 """A frame with fewer is a failure. It is counted, and charged like a camera that never moved."""
 
 _LENGTH_STRIDE = 8  # frames; over shorter steps the noise of single poses adds length
-_RATIO = 0.8
 _REACH = 0.01  # of the width: how far an inlier may lie off
 _SMOOTH = 1.1  # largest over smallest depth around a feature that can be lifted
 _TRIES = 5000
-
-
-def feature_library() -> Any:
-    """OpenCV.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise InputError(
-            "Judging the camera needs OpenCV, which is not installed; run: "
-            'pip install "flythrough[evaluate]" (or pip install opencv-python-headless).'
-        ) from None
-    return cv2
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +34,8 @@ class PoseTrack:
             with the error of a camera that stayed at the photo.
         failed: fewer than 30 inliers.
         inliers: features that agree with the pose that was found.
+        judged: frames that the exact render itself shows well enough to be measured; the others
+            count nowhere.
         length_ratio: length of the path found over that of the path asked for, through every
             eighth frame that could be measured; None where the path asked for does not move.
     """
@@ -58,21 +44,33 @@ class PoseTrack:
     translation: np.ndarray
     failed: np.ndarray
     inliers: np.ndarray
+    judged: np.ndarray
     length_ratio: float | None
 
     @property
-    def failure_rate(self) -> float:
-        return float(self.failed.mean())
+    def failure_rate(self) -> float | None:
+        """Share of judged frames, in [0,1]."""
+        return _mean(self.failed, self.judged)
+
+    @property
+    def mean_rotation(self) -> float | None:
+        """Over judged frames, degrees, failures charged."""
+        return _mean(self.rotation, self.judged)
+
+    @property
+    def mean_translation(self) -> float | None:
+        """Over judged frames, percent of the median depth, failures charged."""
+        return _mean(self.translation, self.judged)
 
     @property
     def measured_rotation(self) -> float | None:
         """Mean over frames that could be measured, degrees."""
-        return None if self.failed.all() else float(self.rotation[~self.failed].mean())
+        return _mean(self.rotation, self.judged & ~self.failed)
 
     @property
     def measured_translation(self) -> float | None:
         """Mean over frames that could be measured, percent of the median depth."""
-        return None if self.failed.all() else float(self.translation[~self.failed].mean())
+        return _mean(self.translation, self.judged & ~self.failed)
 
 
 class FirstView:
@@ -82,31 +80,75 @@ class FirstView:
         photo: uint8 [H,W,3].
         depth: [H,W] z-depth, 0 where unknown; its unit is that of all poses.
         intrinsics: [3,3] in pixels, centres at half-integers.
+        world_from_camera: [4,4] of the photo.
+        mask: [H,W] bool, where features may be taken; everywhere if None.
 
     Raises:
         InputError: OpenCV is not installed.
     """
 
-    def __init__(self, photo: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> None:
-        self._cv2 = feature_library()
-        self._sift = self._cv2.SIFT_create(contrastThreshold=0.01)
-        self.intrinsics = np.asarray(intrinsics, np.float64)
-        self._reach = _REACH * photo.shape[1]
-        places, descriptors = self._features(photo)
-        z, good = _depth_at(np.asarray(depth, np.float64), places)
-        self._descriptors = descriptors[good]
-        rays = np.c_[places[good], np.ones(int(good.sum()))] @ np.linalg.inv(self.intrinsics).T
-        self._points = rays * z[good, None]
+    def __init__(
+        self,
+        photo: np.ndarray,
+        depth: np.ndarray,
+        intrinsics: np.ndarray,
+        world_from_camera: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
+    ) -> None:
+        found = features(photo)
+        z, good = _depth_at(np.asarray(depth, np.float64), found.places)
+        if mask is not None:
+            column, row = found.places.astype(int).T
+            good &= mask[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)]
+        self._lift(found.chosen(good), z[good], intrinsics, photo.shape[1], world_from_camera)
 
-    def camera(self, frame: np.ndarray) -> tuple[np.ndarray | None, int]:
+    @classmethod
+    def of_landmarks(
+        cls, photo: np.ndarray, landmarks: np.ndarray, intrinsics: np.ndarray
+    ) -> FirstView:
+        """The view of a photo uint8 [H,W,3] whose depth is known at its landmarks alone: float64
+        [n,3], places among the photo's own features and their z-depth."""
+        found = features(photo)
+        depth = {(x, y): z for x, y, z in landmarks.tolist()}
+        z = np.array([depth.get((x, y), 0.0) for x, y in found.places.tolist()])
+        made = cls.__new__(cls)
+        made._lift(found.chosen(z > 0), z[z > 0], intrinsics, photo.shape[1], None)
+        return made
+
+    def _lift(
+        self,
+        found: Features,
+        depth: np.ndarray,
+        intrinsics: np.ndarray,
+        width: int,
+        world_from_camera: np.ndarray | None,
+    ) -> None:
+        self.intrinsics = np.asarray(intrinsics, np.float64)
+        self._reach = _REACH * width
+        self._features = found
+        rays = np.c_[found.places, np.ones(len(found))] @ np.linalg.inv(self.intrinsics).T
+        points = rays * depth[:, None]
+        if world_from_camera is not None:
+            points = points @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
+        self._points = points
+
+    def __len__(self) -> int:
+        """Points in space."""
+        return len(self._points)
+
+    def camera(self, frame: np.ndarray, index: int = 0) -> tuple[np.ndarray | None, int]:
         """``world_from_camera`` [4,4] of a frame uint8 [H,W,3] in the photo's frame, and the
-        inliers it rests on; None where they are too few."""
-        places, descriptors = self._features(frame)
-        pairs = self._pairs(descriptors)
-        if len(pairs) < LEAST_INLIERS:
+        inliers it rests on; None where they are too few. The frame's number is of no account."""
+        del index
+        return self.located(features(frame))
+
+    def located(self, there: Features) -> tuple[np.ndarray | None, int]:
+        """As :meth:`camera`, of a frame's features."""
+        matched = pairs(self._features, there)
+        if len(matched) < LEAST_INLIERS:
             return None, 0
-        cv2 = self._cv2
-        points, pixels = self._points[pairs[:, 0]], places[pairs[:, 1]]
+        cv2 = feature_library()
+        points, pixels = self._points[matched[:, 0]], there.places[matched[:, 1]]
         found, turn, shift, chosen = cv2.solvePnPRansac(
             points,
             pixels,
@@ -127,32 +169,35 @@ class FirstView:
         camera_from_world = se3.from_parts(se3.so3_exp(turn[:, 0]), shift[:, 0])
         return se3.inverse(camera_from_world), count
 
-    def _features(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places [n,2] float64 in pixels (centres at half-integers) and descriptors [n,128]."""
-        grey = self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY)
-        points, descriptors = self._sift.detectAndCompute(grey, None)
-        if descriptors is None:
-            return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
-        return np.array([point.pt for point in points], np.float64) + 0.5, descriptors
 
-    def _pairs(self, descriptors: np.ndarray) -> np.ndarray:
-        """Mutual nearest neighbours [n,2] that are clearly nearer than the second nearest."""
-        if len(self._descriptors) < 2 or len(descriptors) < 2:
-            return np.zeros((0, 2), np.int64)
-        matcher = self._cv2.BFMatcher(self._cv2.NORM_L2)
-        there = matcher.knnMatch(self._descriptors, descriptors, k=2)
-        back = matcher.match(descriptors, self._descriptors)
-        home = {one.queryIdx: one.trainIdx for one in back}
-        pairs = [
-            (best.queryIdx, best.trainIdx)
-            for best, second in there
-            if best.distance < _RATIO * second.distance and home[best.trainIdx] == best.queryIdx
-        ]
-        return np.array(pairs, np.int64).reshape(-1, 2)
+class AnchoredView:
+    """The photo, and what it showed as exact renders from farther along the path show it.
+
+    Over a long way features of the photo change their size and look until they are not found again
+    although they are there. ``anchors`` are views of later exact frames by their number, each with
+    features on what the photo showed alone; the photo and the anchors on both sides of a frame are
+    asked, and the answer with the most inliers counts.
+    """
+
+    def __init__(self, first: FirstView, anchors: Mapping[int, FirstView]) -> None:
+        self._first, self._anchors = first, dict(anchors)
+
+    def camera(self, frame: np.ndarray, index: int) -> tuple[np.ndarray | None, int]:
+        """As :meth:`FirstView.camera`; ``index`` is the frame's number."""
+        there = features(frame)
+        before = [number for number in self._anchors if number <= index]
+        after = [number for number in self._anchors if number > index]
+        near = [*([max(before)] if before else []), *([min(after)] if after else [])]
+        asked = [self._first, *(self._anchors[number] for number in near)]
+        return max((view.located(there) for view in asked), key=lambda answer: answer[1])
 
 
 def pose_track(
-    frames: np.ndarray, first: FirstView, world_from_camera: np.ndarray, median_depth: float
+    frames: np.ndarray,
+    first: FirstView | AnchoredView,
+    world_from_camera: np.ndarray,
+    median_depth: float,
+    judged: np.ndarray | None = None,
 ) -> PoseTrack:
     """Measure a video against the cameras that were asked for.
 
@@ -160,6 +205,7 @@ def pose_track(
         frames: uint8 [T,H,W,3]; frame 0 stands for the photo and is not measured.
         world_from_camera: [T,4,4] relative to frame 0, in the unit of the photo's depth.
         median_depth: of the photo, in that unit; the measure of translation errors.
+        judged: [T] bool; all if None.
 
     Raises:
         InputError: a single frame, or another number of cameras.
@@ -173,17 +219,19 @@ def pose_track(
     poses = np.tile(np.eye(4), (count, 1, 1))
     failed, inliers = np.zeros(count, bool), np.zeros(count, np.int64)
     for index in range(1, count):
-        camera, inliers[index] = first.camera(frames[index])
+        camera, inliers[index] = first.camera(frames[index], index)
         failed[index] = camera is None
         if camera is not None:
             poses[index] = camera
     rotation, translation = pose_errors(poses, world_from_camera)
+    chosen = np.ones(count, bool) if judged is None else judged
     return PoseTrack(
         rotation=rotation[1:],
         translation=100 * translation[1:] / median_depth,
         failed=failed[1:],
         inliers=inliers[1:],
-        length_ratio=_length_ratio(poses, world_from_camera, ~failed, median_depth),
+        judged=chosen[1:],
+        length_ratio=_length_ratio(poses, world_from_camera, chosen & ~failed, median_depth),
     )
 
 
@@ -192,6 +240,10 @@ def pose_errors(found: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.nd
     between = np.swapaxes(asked[:, :3, :3], 1, 2) @ found[:, :3, :3]
     angle = np.degrees(se3.rotation_angle(between))
     return angle, np.linalg.norm(found[:, :3, 3] - asked[:, :3, 3], axis=1)
+
+
+def _mean(values: np.ndarray, chosen: np.ndarray) -> float | None:
+    return float(values[chosen].mean()) if chosen.any() else None
 
 
 def _depth_at(depth: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

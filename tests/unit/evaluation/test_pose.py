@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from flythrough.cameras import pose as se3
 from flythrough.errors import InputError
-from flythrough.evaluation.suite import Case, Truth, truth_of
+from flythrough.evaluation.suite import Worlds
+from flythrough.evaluation.truth import Case, Truth
 
 pytest.importorskip("cv2")
 
@@ -21,7 +22,7 @@ LAST = 32
 @pytest.fixture(scope="module")
 def truth() -> Truth:
     """A held-out room; its photo and cameras are those of the suite, at a smaller size."""
-    return truth_of(Case(9_000_301, "room", "orbit left 8deg"), 1, SIZE)
+    return Worlds().truth(Case(9_000_301, "room", "orbit left 8deg"), SIZE)
 
 
 @pytest.fixture(scope="module")
