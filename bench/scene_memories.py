@@ -10,8 +10,10 @@ the photo did not see), and seconds of processor time for making and drawing it.
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,8 +48,10 @@ def photo(truth: Truth, *, noisy: bool) -> Keyframe:
     return Keyframe(image, geometry)
 
 
-def measure(case: Case, size: tuple[int, int], steps: list[int], *, noisy: bool) -> list[list[float]]:
-    truth = truth_of(case, 1, size)
+def measure(
+    case: Case, size: tuple[int, int], steps: list[int], *, noisy: bool
+) -> list[list[float]]:
+    truth = truth_of(case, 1, size, Path(tempfile.gettempdir()) / f"flythrough-truth-{size[0]}")
     keyframe = photo(truth, noisy=noisy)
     frames = list(_FRAMES)
     cameras = torch.from_numpy(truth.world_from_camera[frames]).float()

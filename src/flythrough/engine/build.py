@@ -165,7 +165,7 @@ def build_session(
     if warp is not None:
         source = GivenWarp(warp.frames, warp.mask, device)
     else:
-        source = _memory(spec, folder, device, notify)
+        source = build_memory(spec, folder, device, notify)
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
@@ -260,9 +260,16 @@ def announce_cut_prompt(session: Session, prompt: str, notify: Notify) -> None:
         notify(f"the prompt has {count} tokens: the model reads only the first {limit}.")
 
 
-def _memory(
+def build_memory(
     spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
 ) -> KeyframeMemory:
+    """The scene memory of rollouts with this specification; the user is told about licences and
+    what is assumed.
+
+    Raises:
+        WeightsError: a geometry network that is not here.
+        GeometryError: an unusable geometry.
+    """
     settings = warp_settings(spec)
     limit = spec.settings.get("geometry_pixel_limit")
     estimator = build_estimator(

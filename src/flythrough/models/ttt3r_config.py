@@ -16,8 +16,8 @@ class TTT3RConfig:
     """Every size; the defaults are those of the published 512-pixel network.
 
     ``state_heads`` is the head count of the state's decoder, which differs from the pictures' own.
-    ``tap_widths`` are the channels of the dense heads' pyramid, finest first. Pictures are scaled so
-    that their longer side is ``long_side`` pixels.
+    ``tap_widths`` are the channels of the dense heads' pyramid, finest first. Pictures are scaled
+    so that their longer side is ``long_side`` pixels.
     """
 
     encoder_width: int = 1024

@@ -91,9 +91,7 @@ def fitted(
 
 def _optimised(start: Splats, sources: Sequence[_Source], settings: FitSettings) -> Splats:
     splats = start.trainable()
-    groups = [
-        {"params": [value], "lr": RATES[name]} for name, value in splats.tensors().items()
-    ]
+    groups = [{"params": [value], "lr": RATES[name]} for name, value in splats.tensors().items()]
     optimiser = torch.optim.Adam(groups, eps=_EPS)
     draws = torch.randint(
         len(sources), (settings.steps,), generator=generator(settings.seed, "splat sources")

@@ -94,8 +94,8 @@ class GaussianMemory:
         colour = fill_colour(self.keyframes[0].image, settings.fill)
         rgb, depth, visible = [], [], []
         with torch.no_grad():
-            for camera, matrix in zip(world_from_camera, intrinsics, strict=True):
-                camera, matrix = camera.to(splats.means), matrix.to(splats.means)
+            cameras, matrices = world_from_camera.to(splats.means), intrinsics.to(splats.means)
+            for camera, matrix in zip(cameras, matrices, strict=True):
                 view = drawn(splats, camera, matrix, size)
                 seen = (view.alpha > _HALF) & self._confirmed(view.depth, camera, matrix)
                 # Drawn over black: the opacity would darken borders.

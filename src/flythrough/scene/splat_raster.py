@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flythrough.scene.splat_projection import FAINTEST, Ellipses, project
+from flythrough.scene.splat_sums import Groups, composited, light_before, offsets, opacities
 from flythrough.scene.splats import Splats
 
-_SOLID = 0.999
 _HIDDEN = 1e-4
 _PAIRS = 6_000_000
 """Pairs that are listed at a time."""
@@ -126,42 +125,19 @@ def _boxes(
 def _visible(table: Tensor, which: Tensor, pixel: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The pairs that are not faint, sorted by pixel (and depth, in which they came), without those
     behind what is solid."""
-    alpha = _alpha(table[which], pixel, width)
-    strong = alpha >= FAINTEST
+    columns = table[:, :6].T.contiguous()
+    chosen = [column[which] for column in columns]
+    alpha = opacities(chosen, *offsets(chosen, pixel, width))[1]
+    strong = (alpha >= FAINTEST).nonzero()[:, 0]
     which, pixel, alpha = which[strong], pixel[strong], alpha[strong]
     pixel, order = pixel.int().sort(stable=True)
     which, alpha, pixel = which[order], alpha[order], pixel.long()
-    kept = _through(alpha, pixel) > _HIDDEN
+    kept = (light_before(alpha, Groups.of(pixel)) > _HIDDEN).nonzero()[:, 0]
     return which[kept], pixel[kept]
 
 
 def _composited(table: Tensor, row: Tensor, pixel: Tensor, size: tuple[int, int]) -> SplatView:
-    # An embedding, because its gradient is summed much faster than that of plain indexing.
-    chosen = functional.embedding(row, table)
-    alpha = _alpha(chosen, pixel, size[1])
-    weight = (alpha * _through(alpha, pixel).to(alpha.dtype))[:, None]
-    values = torch.cat([chosen[:, 6:] * weight, weight], dim=1)
-    sums = values.new_zeros(size[0] * size[1], 5)
-    sums = sums.scatter_add(0, pixel[:, None].expand(-1, 5), values)
-    depth, rgb, total = sums[:, 0], sums[:, 1:4], sums[:, 4]
+    sums = composited(table, row, pixel, size)
+    depth, total = sums[0], sums[4]
     mean = depth / total.clamp_min(1e-10)
-    return SplatView(rgb.view(*size, 3), total.view(size), mean.view(size))
-
-
-def _alpha(chosen: Tensor, pixel: Tensor, width: int) -> Tensor:
-    """Opacity [L] of Gaussians ``chosen`` [L,10] at the centres of pixels [L]."""
-    x = (pixel % width).to(chosen.dtype) + 0.5 - chosen[:, 0]
-    y = torch.div(pixel, width, rounding_mode="floor").to(chosen.dtype) + 0.5 - chosen[:, 1]
-    power = 0.5 * (chosen[:, 2] * x * x + chosen[:, 4] * y * y) + chosen[:, 3] * x * y
-    return (chosen[:, 5] * torch.exp(-power)).clamp_max(_SOLID)
-
-
-def _through(alpha: Tensor, pixel: Tensor) -> Tensor:
-    """Share of light [L] that passes what lies before each pair at its pixel, float64."""
-    passed = torch.log1p(-alpha.double())
-    before = passed.cumsum(0) - passed
-    first = torch.ones_like(pixel, dtype=torch.bool)
-    first[1:] = pixel[1:] != pixel[:-1]
-    group = first.cumsum(0) - 1
-    start = functional.embedding(group, before[first][:, None])[:, 0]
-    return (before - start).exp()
+    return SplatView(sums[1:4].T.reshape(*size, 3), total.view(size), mean.view(size))

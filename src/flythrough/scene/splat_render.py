@@ -34,16 +34,15 @@ def drawn(
     size: tuple[int, int],
     pairs: Pairs | None = None,
 ) -> SplatView:
-    """What a camera [4,4] (world from camera) with intrinsics [3,3] in pixels of ``size`` sees, with
-    gradients; ``pairs`` may save the plain renderer the search (see ``splat_raster``)."""
+    """What a camera [4,4] (world from camera) with intrinsics [3,3] in pixels of ``size`` sees.
+
+    Gradients flow; ``pairs`` may save the plain renderer the search (see ``splat_raster``)."""
     if renderer(splats.means.device) == "gsplat":
         return _by_gsplat(splats, camera, matrix, size)
     return draw(splats, camera, matrix, size, pairs)
 
 
-def _by_gsplat(
-    splats: Splats, camera: Tensor, matrix: Tensor, size: tuple[int, int]
-) -> SplatView:
+def _by_gsplat(splats: Splats, camera: Tensor, matrix: Tensor, size: tuple[int, int]) -> SplatView:
     from gsplat import rasterization
 
     shown, alpha, _ = rasterization(

@@ -1,4 +1,4 @@
-"""A scene as coloured 3D Gaussians (Kerbl et al. 2023): the value, and its start from depth maps."""
+"""A scene as coloured 3D Gaussians (Kerbl et al. 2023), and its start from depth maps."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_gate_moves_each_token_by_its_own_rate(net: TTT3R) -> None:
     rate = (gated.tokens - first.tokens) / (replaced.tokens - first.tokens)
     per_token = rate.median(dim=-1).values
     assert torch.allclose(rate, per_token[..., None].expand_as(rate), atol=1e-2)
-    assert (0 < per_token).all()
+    assert (per_token > 0).all()
     assert (per_token < 1).all()
     assert per_token.std() > 1e-5
     assert torch.equal(gated.memory, replaced.memory)  # only the state is held back
@@ -187,7 +187,7 @@ def test_framing_keeps_the_whole_picture_and_its_shape() -> None:
 def test_a_folder_gives_the_same_network_back(net: TTT3R, tmp_path: Path) -> None:
     save_ttt3r(net, tmp_path)
     loaded = load_ttt3r(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), net.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), net.parameters(), strict=True))
     assert find_streaming(tmp_path).licence is None
     one = ttt3r_estimator(tmp_path).estimate(frames(2))
     assert torch.equal(one.depth, TTT3REstimator(net).estimate(frames(2)).depth)
