@@ -84,6 +84,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
         bool, Parameter(help="Ablation: without, the warp lies before the target in time.")
     ] = True,
     select: Annotated[bool, Parameter(help="Ablation: without, unseen tokens stay.")] = True,
+    scene: Annotated[
+        Literal["mesh", "gaussian"] | None,
+        Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         Literal["auto", "resident", "drop-text", "offload"],
@@ -122,6 +126,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         visible_threshold=visible_threshold,
         align=align,
         select=select,
+        scene=scene,
         device=device,
         memory=memory,
         output=output,

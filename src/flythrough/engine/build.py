@@ -42,6 +42,7 @@ from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 from flythrough.sampling.guidance import Guidance
+from flythrough.scene.splat_render import renderer
 
 Notify = Callable[[str], None]
 
@@ -271,6 +272,11 @@ def build_memory(
         GeometryError: an unusable geometry.
     """
     settings = warp_settings(spec)
+    if settings.memory == "gaussian" and renderer(device) == "torch":
+        notify(
+            "the Gaussian scene is fitted and drawn by PyTorch alone (gsplat needs CUDA and its "
+            "package), which takes minutes a chunk."
+        )
     limit = spec.settings.get("geometry_pixel_limit")
     estimator = build_estimator(
         spec.geometry, folder, device, settings.confidence, notify, pixel_limit=limit

@@ -13,7 +13,7 @@ from flythrough.engine.files import is_network
 from flythrough.engine.presets import FAST_CODEC, PRESETS, Preset, PresetName, WarpBand
 from flythrough.errors import InputError
 from flythrough.models.adapter_origin import adapter_origin
-from flythrough.scene.settings import WarpSettings
+from flythrough.scene.settings import SceneKind, WarpSettings
 
 if TYPE_CHECKING:
     from flythrough.engine.request import GenerateRequest
@@ -51,8 +51,15 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
             f"--visible-threshold {request.visible_threshold:g} has no effect with --no-select, "
             "which keeps all tokens; drop one of the two."
         )
+    if request.scene is not None and request.warp is not None:
+        raise InputError(
+            f"--scene {request.scene} has no effect with --warp, which brings its own rendering; "
+            "drop one of the two."
+        )
     preset = None if request.preset is None else PRESETS[request.preset]
     settings: dict[str, Any] = {"align": request.align, "select": request.select}
+    if request.scene is not None:
+        settings["warp.memory"] = request.scene
     notes: list[str] = []
     if preset is not None:
         request, more, note = _completed(request, preset, model)
@@ -74,6 +81,8 @@ def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
         yield f"--warp-band {request.warp_band}", request.warp_band
     if request.visible_threshold is not None:
         yield f"--visible-threshold {request.visible_threshold:g}", request.visible_threshold
+    if request.scene is not None:
+        yield f"--scene {request.scene}", request.scene
     if not request.align:
         yield "--no-align", False
     if not request.select:
@@ -87,7 +96,11 @@ def _check_values(request: GenerateRequest) -> None:
             f"--visible-threshold {threshold:g} is out of range; give 0 to 1, the share of a "
             "token's area that must have been seen."
         )
-    words = (("--preset", request.preset, PresetName), ("--warp-band", request.warp_band, WarpBand))
+    words = (
+        ("--preset", request.preset, PresetName),
+        ("--warp-band", request.warp_band, WarpBand),
+        ("--scene", request.scene, SceneKind),
+    )
     for option, value, choices in words:
         if value is not None and value not in get_args(choices):
             raise InputError(

@@ -38,6 +38,7 @@ from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method, Seams
+from flythrough.scene.settings import SceneKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class GenerateRequest:
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
-    the warp lies before the target in time, without ``select`` unseen tokens stay (ablations).
+    the warp lies before the target in time, without ``select`` unseen tokens stay (ablations);
+    ``scene``: what is kept of the scene, meshes or fitted Gaussians.
     """
 
     image: Path | Photo | None = None
@@ -88,6 +90,7 @@ class GenerateRequest:
     visible_threshold: float | None = None
     align: bool = True
     select: bool = True
+    scene: SceneKind | None = None
 
 
 @dataclass(frozen=True, eq=False)

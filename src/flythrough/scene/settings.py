@@ -7,6 +7,8 @@ from typing import Literal
 
 from flythrough.errors import InputError
 
+SceneKind = Literal["mesh", "gaussian"]
+
 _LARGEST_RADIUS = 16
 _LARGEST_WINDOW = (2 * _LARGEST_RADIUS + 1) ** 2
 
@@ -66,7 +68,7 @@ class WarpSettings:
     older_keyframes: int = 1
     estimation: Literal["each", "joint"] = "each"
     background: Literal["none", "tint", "atlas"] = "none"
-    memory: Literal["mesh", "gaussian"] = "mesh"
+    memory: SceneKind = "mesh"
     gaussian_steps: int = 500
     reference: bool = False
 

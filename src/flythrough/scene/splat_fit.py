@@ -40,12 +40,14 @@ in that time, but listing takes as long as three steps."""
 class FitSettings:
     """How long to fit, and how many Gaussians a source picture and the scene may have.
 
-    ``seed`` decides which pixels become Gaussians, and the order of the sources.
+    ``widest`` bounds their size at the start (see ``splats_from``); ``seed`` decides which pixels
+    become Gaussians, and the order of the sources.
     """
 
     steps: int = 500
     per_source: int = 50_000
     most: int = 1_000_000
+    widest: float = 0.6
     seed: int = 0
 
 
@@ -83,6 +85,7 @@ def fitted(
             confidence=confidence,
             per_source=settings.per_source,
             most=settings.most,
+            widest=settings.widest,
             seed=settings.seed,
         )
         sources = [_source(keyframe, confidence) for keyframe in near]

@@ -68,7 +68,7 @@ def composited(table: Tensor, row: Tensor, pixel: Tensor, size: tuple[int, int])
 
 class _Composited(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, table: Tensor, row: Tensor, pixel: Tensor, size: tuple[int, int]
     ) -> Tensor:
         # Columns, because everything is then done on contiguous numbers.
@@ -88,7 +88,7 @@ class _Composited(torch.autograd.Function):
         return torch.stack(sums)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         row, pixel, x, y, bell, alpha, light, *rest = ctx.saved_tensors
         a, b, c, _, *values, number, last = rest
         weight = alpha * light

@@ -85,20 +85,24 @@ def splats_from(
     confidence: float = 0.1,
     per_source: int = 50_000,
     most: int = 1_000_000,
+    widest: float = 0.6,
     seed: int = 0,
 ) -> Splats:
     """One Gaussian for each sure pixel, at most ``per_source`` of a picture and ``most`` in all.
 
     Pixels are drawn at random from the seed. Sizes are the root mean square distance to the three
     nearest of the picture's own Gaussians (WorldWarp section 3.1, where near points are kept and
-    the confidence is one; published code drops everything nearer than 0.8 m instead).
+    the confidence is one; published code drops everything nearer than 0.8 m instead), but no more
+    than ``widest`` times the spacing of pixels at that depth: on surfaces seen edge-on neighbours
+    lie far behind each other, and round Gaussians of that size hide what is beside them
+    (``widest=inf`` is as published).
 
     Raises:
         NoSurfaceError: no pixel is sure.
     """
     quota = max(1, min(per_source, most // len(keyframes)))
     parts = [
-        _of_one(keyframe, confidence, quota, seed, number)
+        _of_one(keyframe, confidence, quota, widest, seed, number)
         for number, keyframe in enumerate(keyframes)
     ]
     points, radii, colours = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -116,7 +120,7 @@ def splats_from(
 
 
 def _of_one(
-    keyframe: Keyframe, confidence: float, quota: int, seed: int, number: int
+    keyframe: Keyframe, confidence: float, quota: int, widest: float, seed: int, number: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Centres [n,3], radii [n] and colours [n,3] of one picture."""
     geometry = keyframe.geometry
@@ -132,15 +136,16 @@ def _of_one(
     camera = geometry.points_camera()[0].float()
     chosen = torch.zeros_like(sure).flatten()
     chosen[place] = True
-    radii = _radii(camera, chosen.view_as(sure), geometry.intrinsics[0])
+    radii = _radii(camera, chosen.view_as(sure), geometry.intrinsics[0], widest)
     points = geometry.points_world()[0].float().reshape(-1, 3)[place]
     colours = keyframe.image.permute(1, 2, 0).reshape(-1, 3)[place]
     return points, radii.flatten()[place], colours.float()
 
 
-def _radii(points: Tensor, chosen: Tensor, intrinsics: Tensor) -> Tensor:
-    """Root mean square distance [H,W] to the three nearest chosen points among the pixels around;
-    where there are fewer, what the spacing of chosen pixels is at that depth."""
+def _radii(points: Tensor, chosen: Tensor, intrinsics: Tensor, widest: float) -> Tensor:
+    """Root mean square distance [H,W] to the three nearest chosen points among the pixels around,
+    at most ``widest`` times the spacing of chosen pixels at that depth; that spacing itself where
+    there are fewer points."""
     height, width = chosen.shape
     share = float(chosen.float().mean().clamp_min(1e-6))
     reach = min(8, max(1, ceil((sqrt(_WANTED / share) - 1) / 2)))
@@ -158,4 +163,4 @@ def _radii(points: Tensor, chosen: Tensor, intrinsics: Tensor) -> Tensor:
             best = torch.cat([best, square[None]]).topk(_NEIGHBOURS, 0, largest=False).values
     spacing = (points[..., 2] / intrinsics[0, 0]).square() / share
     mean = torch.where(torch.isfinite(best).all(0), best.mean(0), spacing)
-    return mean.clamp_min(_LEAST_SQUARE).sqrt()
+    return torch.minimum(mean, widest**2 * spacing).clamp_min(_LEAST_SQUARE).sqrt()
