@@ -42,6 +42,16 @@ def _pi3x(folder: Path) -> Estimator:
     return pi3x_estimator(folder)
 
 
+def _ttt3r() -> Estimator:
+    from flythrough.models.ttt3r import TTT3R
+    from flythrough.models.ttt3r_config import TINY
+    from flythrough.models.ttt3r_estimator import TTT3REstimator
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return TTT3REstimator(TTT3R(TINY).eval().requires_grad_(False), reset_every=2)
+
+
 def _monocular(folder: Path) -> Estimator:
     from flythrough.models.monocular import load_monocular
     from flythrough.models.monocular_files import find_monocular
@@ -66,6 +76,7 @@ BUILDERS: dict[str, Callable[[], Estimator]] = {
         OracleError(scale=2, smooth=0.1, noise=0.02, edge_blur=1, holes=0.1, seed=3)
     ),
     "shape": _shape,
+    "ttt3r": _ttt3r,
 }
 MONOCULAR = ("depth-pro", "relative", "metric")
 

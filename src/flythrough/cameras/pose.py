@@ -57,9 +57,19 @@ def relative_to_first(poses: ArrayLike) -> np.ndarray:
     return relative
 
 
+def rotation_x(angle: ArrayLike) -> np.ndarray:
+    """Rotation [...,3,3] about x (right): a positive angle turns the view up, to -y."""
+    return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([1.0, 0.0, 0.0]))
+
+
 def rotation_y(angle: ArrayLike) -> np.ndarray:
     """Rotation [...,3,3] about y (down): a positive angle turns the view right, to +x."""
     return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([0.0, 1.0, 0.0]))
+
+
+def rotation_z(angle: ArrayLike) -> np.ndarray:
+    """Rotation [...,3,3] about z (forward): a positive angle leans the camera to its right."""
+    return so3_exp(np.asarray(angle, np.float64)[..., None] * np.array([0.0, 0.0, 1.0]))
 
 
 def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> np.ndarray:

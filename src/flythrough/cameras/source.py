@@ -8,6 +8,7 @@ from pathlib import Path
 from flythrough.cameras.formats import SUFFIXES, read_trajectory, states_convention
 from flythrough.cameras.formats.reading import existing_file
 from flythrough.cameras.path_language import parse_path, starts_like_a_path
+from flythrough.cameras.shots import is_shots, parse_shots
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.errors import CameraError
 
@@ -48,7 +49,8 @@ def trajectory_from(
     file = camera_file(text_or_path)
     if file is None:
         check_no_convention(convention, "a path in words")
-        return parse_path(str(text_or_path), frames, fps)
+        text = str(text_or_path)
+        return parse_shots(text, frames, fps) if is_shots(text) else parse_path(text, frames, fps)
     return read_trajectory(file, frames, convention=convention)
 
 
@@ -68,6 +70,8 @@ def camera_file(text_or_path: str | Path) -> Path | None:
         CameraError: a name without a known suffix that is missing or a folder.
     """
     text = str(text_or_path)
+    if is_shots(text):
+        return None
     path = Path(text)
     if isinstance(text_or_path, Path) or path.suffix.lower() in SUFFIXES:
         return path

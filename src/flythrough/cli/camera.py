@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.output import emit
+from flythrough.cli.output import emit, note
 
 if TYPE_CHECKING:
     from flythrough.cameras.trajectory import Trajectory
@@ -16,7 +16,9 @@ _WORDS_FRAMES, _WORDS_FPS = 66, 16.0
 
 
 def camera(
-    source: Annotated[str, Parameter(help="Path language or a camera file.")],
+    source: Annotated[
+        str, Parameter(help="Path language, 'shots: ...', a camera file, or a video to follow.")
+    ],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .npz or .json to write.")],
@@ -33,17 +35,43 @@ def camera(
     convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz to read, like opengl,camera-from-world.")
     ] = None,
+    speed: Annotated[float, Parameter(help="Walk the path so many times as fast.")] = 1.0,
+    extend: Annotated[
+        Literal["hold", "extrapolate", "loop", "ping-pong", "slowdown"] | None,
+        Parameter(help="What happens where --frames outlast the path (default: hold)."),
+    ] = None,
+    geometry: Annotated[
+        str | None,
+        Parameter(help="For a video: the network that estimates its camera (default: default)."),
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="For a video: the model whose network that is (default: nano).")
+    ] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw the path into this .png.")] = None,
 ) -> None:
     """Convert or draw a camera path.
 
     Example: flythrough camera "forward 0.6; orbit left 30deg" -o path.npz --plot path.png
     """
+    from flythrough.cameras.extension import extended, sped
     from flythrough.cameras.formats import write_trajectory
     from flythrough.disk import replacing
+    from flythrough.engine.reference_camera import is_reference
+    from flythrough.errors import CameraError
 
     _check_targets(output, plot)
-    trajectory = _read(source, frames, fps, convention)
+    if frames is not None and frames < 1:
+        raise CameraError(f"--frames {frames} is not positive; give at least 1.")
+    if is_reference(source):
+        trajectory = _of_video(source, fps, convention, geometry, model)
+    else:
+        _refuse_estimation(source, geometry, model)
+        trajectory = _read(source, frames, fps, convention)
+    trajectory = sped(trajectory, speed)
+    if frames is not None:
+        trajectory = extended(trajectory, frames, extend or "hold")[:frames]
+    elif extend is not None:
+        raise CameraError(f"--extend {extend} has no effect without --frames; give their number.")
     write_trajectory(output, trajectory)
     if plot is not None:
         from flythrough.cameras.plot import plot_trajectory
@@ -82,12 +110,9 @@ def _check_targets(output: Path, plot: Path | None) -> None:
 
 def _read(source: str, frames: int | None, fps: float | None, convention: str | None) -> Trajectory:
     from flythrough.cameras.formats import read_trajectory
-    from flythrough.cameras.path_language import parse_path
-    from flythrough.cameras.source import camera_file
+    from flythrough.cameras.source import camera_file, trajectory_from
     from flythrough.errors import CameraError
 
-    if frames is not None and frames < 1:
-        raise CameraError(f"--frames {frames} is not positive; give at least 1.")
     file = camera_file(source)
     if file is None:
         if convention is not None:
@@ -95,10 +120,32 @@ def _read(source: str, frames: int | None, fps: float | None, convention: str | 
                 f"--convention {convention} has no effect on a path in words; drop it."
             )
         wanted = _WORDS_FRAMES if frames is None else frames
-        return parse_path(source, wanted, _WORDS_FPS if fps is None else fps)
+        return trajectory_from(source, wanted, _WORDS_FPS if fps is None else fps)
     if fps is not None:
         raise CameraError(
             f"--fps {fps:g} has no effect on the camera file {file}, which has its own times; "
             "drop it."
         )
-    return read_trajectory(file, frames, convention=convention)
+    return read_trajectory(file, convention=convention)
+
+
+def _refuse_estimation(source: str, geometry: str | None, model: str | None) -> None:
+    from flythrough.errors import CameraError
+
+    for name, value in (("--geometry", geometry), ("--model", model)):
+        if value is not None:
+            raise CameraError(
+                f"{name} {value} has no effect on the camera {source}, which is no video; drop it."
+            )
+
+
+def _of_video(
+    source: str, fps: float | None, convention: str | None, geometry: str | None, model: str | None
+) -> Trajectory:
+    from flythrough.engine.reference_camera import camera_of_video
+    from flythrough.errors import CameraError
+
+    for name, value in (("--fps", fps), ("--convention", convention)):
+        if value is not None:
+            raise CameraError(f"{name} {value} has no effect on the video {source}; drop it.")
+    return camera_of_video(Path(source), geometry or "default", model or "nano", "auto", note)

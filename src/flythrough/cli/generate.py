@@ -99,6 +99,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     camera_convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
+    scene: Annotated[
+        Literal["mesh", "gaussian"] | None,
+        Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         MemoryChoice,
@@ -145,6 +149,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         style_lora=style_lora,
         style_scale=style_scale,
         camera_convention=camera_convention,
+        scene=scene,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "continue": ("flythrough.cli.resume:resume", "Finish a stopped run or make it longer."),
     "branch": ("flythrough.cli.branch:branch", "Start a new rollout from a stored one's chunks."),
     "rewind": ("flythrough.cli.rewind:rewind", "Drop the last chunks of a stored rollout."),
+    "export": ("flythrough.cli.export:export", "Hand a rollout to COLMAP, Blender and others."),
     "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
     "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
     "world": ("flythrough.cli.world:world", "Render a ground-truth clip of a procedural world."),

@@ -45,6 +45,7 @@ from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 from flythrough.sampling.guidance import Guidance
 from flythrough.sampling.pyramid import AfterStep
+from flythrough.scene.splat_render import renderer
 
 Notify = Callable[[str], None]
 
@@ -177,7 +178,7 @@ def build_session(
     if warp is not None:
         source = GivenWarp(warp.frames, warp.mask, device)
     else:
-        source = _memory(spec, folder, device, notify)
+        source = build_memory(spec, folder, device, notify)
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
@@ -288,10 +289,22 @@ def announce_cut_prompt(session: Session, prompt: str, notify: Notify) -> None:
         notify(f"the prompt has {count} tokens: the model reads only the first {limit}.")
 
 
-def _memory(
+def build_memory(
     spec: RolloutSpec, folder: ModelFolder, device: torch.device, notify: Notify
 ) -> KeyframeMemory:
+    """The scene memory of rollouts with this specification; the user is told about licences and
+    what is assumed.
+
+    Raises:
+        WeightsError: a geometry network that is not here.
+        GeometryError: an unusable geometry.
+    """
     settings = warp_settings(spec)
+    if settings.memory == "gaussian" and renderer(device) == "torch":
+        notify(
+            "the Gaussian scene is fitted and drawn by PyTorch alone (gsplat needs CUDA and its "
+            "package), which takes minutes a chunk."
+        )
     limit = spec.settings.get("geometry_pixel_limit")
     estimator = build_estimator(
         spec.geometry, folder, device, settings.confidence, notify, pixel_limit=limit

@@ -15,7 +15,7 @@ from flythrough.engine.presets import FAST_CODEC, PRESETS, Preset, PresetName, W
 from flythrough.engine.warp_options import chosen_warp_settings
 from flythrough.errors import InputError
 from flythrough.models.adapter_origin import adapter_origin
-from flythrough.scene.settings import WarpSettings
+from flythrough.scene.settings import SceneKind, WarpSettings
 
 if TYPE_CHECKING:
     from flythrough.engine.request import GenerateRequest
@@ -58,8 +58,14 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
     photo_only = not estimates_anything(request.geometry)
     own = model.defaults.warp
     chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
+    if request.scene is not None and "memory" in chosen:
+        raise InputError(
+            f"--scene {request.scene} and memory in --warp-settings were both given; keep one of them."
+        )
     preset = None if request.preset is None else PRESETS[request.preset]
     settings: dict[str, Any] = {"align": request.align, "select": request.select}
+    if request.scene is not None:
+        settings["warp.memory"] = request.scene
     notes: list[str] = []
     if preset is not None:
         request, more, note = _completed(request, preset, model, chosen)
@@ -90,6 +96,8 @@ def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
 
 
 def _given_for_warps(request: GenerateRequest) -> Iterator[tuple[str, object]]:
+    if request.scene is not None:
+        yield f"--scene {request.scene}", request.scene
     if request.fill is not None:
         yield f"--fill {request.fill}", request.fill
     if request.warp_settings is not None:
@@ -103,7 +111,11 @@ def _check_values(request: GenerateRequest) -> None:
             f"--visible-threshold {threshold:g} is out of range; give 0 to 1, the share of a "
             "token's area that must have been seen."
         )
-    words = (("--preset", request.preset, PresetName), ("--warp-band", request.warp_band, WarpBand))
+    words = (
+        ("--preset", request.preset, PresetName),
+        ("--warp-band", request.warp_band, WarpBand),
+        ("--scene", request.scene, SceneKind),
+    )
     for option, value, choices in words:
         if value is not None and value not in get_args(choices):
             raise InputError(

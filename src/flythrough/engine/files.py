@@ -13,6 +13,7 @@ from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import ModelFolder, folder_digest
 from flythrough.models.lora_layouts import adapter_files
 from flythrough.models.published import MONOCULAR_NAMES
+from flythrough.models.ttt3r_folder import is_streaming_folder
 from flythrough.rollout.spec import RolloutSpec
 
 _NETWORKS = ("default", "pi3x")
@@ -29,6 +30,15 @@ def is_monocular(geometry: str) -> bool:
     """Whether ``--geometry`` names a monocular depth network, or the folder of one."""
     if geometry in MONOCULAR_NAMES:
         return True
+    return _is_folder(geometry) and not is_streaming(geometry)
+
+
+def is_streaming(geometry: str) -> bool:
+    """Whether ``--geometry`` is the folder of a network that reads frames one after the other."""
+    return _is_folder(geometry) and is_streaming_folder(Path(geometry).expanduser())
+
+
+def _is_folder(geometry: str) -> bool:
     return geometry not in WORDS and Path(geometry).expanduser().is_dir()
 
 
@@ -62,6 +72,8 @@ def named_files(geometry: str, lora: str, style: str | None = None) -> dict[str,
         from flythrough.models.monocular_files import find_monocular
 
         found["geometry_digest"] = folder_digest(find_monocular(geometry).path)
+    elif is_streaming(geometry):
+        found["geometry_digest"] = folder_digest(Path(geometry).expanduser())
     elif names_file(geometry):
         found["geometry_digest"] = _digest(file_of(geometry))
     if names_file(lora):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
-from flythrough.engine.files import is_monocular, is_network
+from flythrough.engine.files import is_monocular, is_network, is_streaming
 from flythrough.errors import CameraError, WeightsError
 from flythrough.media.image import FittedPhoto
 from flythrough.models.catalog import ModelFolder
+from flythrough.models.ttt3r_folder import find_streaming, is_streaming_folder
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ def check_geometry(geometry: str, model: ModelFolder, photo: FittedPhoto | None)
     """
     if is_network(geometry):
         own_network(model)
+    elif is_streaming(geometry):
+        find_streaming(geometry)
     elif is_monocular(geometry):
         from flythrough.models.monocular_files import find_monocular
 
@@ -72,7 +75,7 @@ def is_metric(geometry: str) -> bool:
         from flythrough.models.monocular_files import find_monocular
 
         return find_monocular(geometry).metric
-    return is_network(geometry)
+    return is_network(geometry) or is_streaming(geometry)
 
 
 def check_metres(trajectory: Trajectory, geometry: str) -> None:
@@ -90,7 +93,7 @@ def check_metres(trajectory: Trajectory, geometry: str) -> None:
 
 def estimates_anything(geometry: str) -> bool:
     """Whether it can say the depth of any picture, not of the photo alone."""
-    return is_network(geometry) or is_monocular(geometry)
+    return is_network(geometry) or is_monocular(geometry) or is_streaming(geometry)
 
 
 def build_estimator(
@@ -109,11 +112,22 @@ def build_estimator(
         WeightsError: a network that is not here, or whose weights do not fit.
         GeometryError: an unusable file.
     """
-    if is_network(geometry):
+    own = own_network(model) if is_network(geometry) else None
+    streaming = own if own is not None and is_streaming_folder(own) else None
+    if streaming is not None or is_streaming(geometry):
+        from flythrough.models.ttt3r_estimator import ttt3r_estimator
+
+        found_folder = find_streaming(streaming or geometry)
+        licence = found_folder.licence
+        what = f"the geometry network {found_folder.path}"
+        if licence is not None and (text := licence.note(what)):
+            notify(text)
+        return ttt3r_estimator(found_folder.path, device=device, confident=confidence)
+    if own is not None:
         from flythrough.models.licences import pi3x_licence
         from flythrough.models.pi3x_estimator import pi3x_estimator
 
-        folder = own_network(model)
+        folder = own
         licence = pi3x_licence(folder)
         if licence is not None and (text := licence.note(f"the geometry network {folder}")):
             notify(text)

@@ -22,7 +22,7 @@ from flythrough.conditioning.warped_history import (
     WarpHistorySettings,
     warped_history,
 )
-from flythrough.engine.files import is_monocular, is_network
+from flythrough.engine.files import is_monocular, is_network, is_streaming
 from flythrough.engine.options import check_memory
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.stored_settings import warp_settings
@@ -34,7 +34,8 @@ from flythrough.models.catalog import ModelFolder
 from flythrough.models.history_tokens import History
 from flythrough.models.loading import Placement
 from flythrough.models.monocular_files import find_monocular
-from flythrough.models.needs import ModelNeeds, PartNeed, depth_need
+from flythrough.models.needs import ModelNeeds, PartNeed, depth_need, streaming_need
+from flythrough.models.ttt3r_folder import find_streaming
 from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_FRAMES
 from flythrough.rollout.spec import Method, RolloutSpec
 from flythrough.scene.raster import pass_bytes
@@ -222,6 +223,9 @@ def run_needs(
     warp = Need(pass_bytes(device, size), 0.0) if led else nothing
     if led and is_monocular(geometry):
         weights["geometry"], look = depth_need(find_monocular(geometry), size)
+        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
+    elif led and is_streaming(geometry):
+        weights["geometry"], look = streaming_need(find_streaming(geometry), size)
         warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
     elif "geometry" in weights:
         look = needs.geometry(size, parts.views, parts.pixel_limit)

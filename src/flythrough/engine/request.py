@@ -47,6 +47,7 @@ from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method, Seams
+from flythrough.scene.settings import SceneKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class GenerateRequest:
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
     the warp lies before the target in time, without ``select`` unseen tokens stay (ablations).
-    ``fill`` and ``warp_settings`` (``engine.warp_options``) say how warps are rendered.
+    ``fill`` and ``warp_settings`` (``engine.warp_options``) say how warps are rendered, ``scene``
+    what is kept of the scene: meshes or fitted Gaussians.
     ``style_lora`` counts ``style_scale`` times in every stage, beside the camera's own ``lora``.
     ``camera_convention`` says what the matrices of the file ``camera`` mean
     (``cameras.formats.conventions``).
@@ -108,6 +110,7 @@ class GenerateRequest:
     style_lora: Path | None = None
     style_scale: float = 1.0
     camera_convention: str | None = None
+    scene: SceneKind | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,10 +30,12 @@ from flythrough.geometry.types import Geometry
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.scene.keyframe_choice import cells_in_view, drawn_keyframes, most_added
+from flythrough.scene.memory import SceneMemory
 from flythrough.scene.mesh import NoSurfaceError
 from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.rendered import RenderedView
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.splat_memory import scene_memory
 from flythrough.scene.surface import Keyframe, repaired
 
 _POOL = 16
@@ -74,6 +76,7 @@ class KeyframeMemory:
         self.device, self.photo_only = device, photo_only
         self._photo_known = lru_cache(maxsize=2)(self._first)
         self._known: OrderedDict[tuple[str, ...], Keyframes] = OrderedDict()
+        self._scene: tuple[Keyframes, SceneMemory] | None = None
 
     def photo_geometry(self, rollout: Rollout) -> Geometry:
         """Geometry of the photo at the origin, estimated once.
@@ -134,9 +137,9 @@ class KeyframeMemory:
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
         known, size = self.keyframes(rollout), rollout.size
         drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
-        return MeshMemory(drawn).render(
-            cameras, intrinsics, size, settings, first_is_photo=not later
-        )
+        if self._scene is None or not _same(self._scene[0], drawn):
+            self._scene = drawn, scene_memory(drawn, settings)
+        return self._scene[1].render(cameras, intrinsics, size, settings, first_is_photo=not later)
 
     def _folded(self, rollout: Rollout) -> Keyframes:
         """The photo and boundary frames, each fitted to those before it. Where no older ones are
@@ -245,3 +248,8 @@ class KeyframeMemory:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device, torch.float32)
+
+
+def _same(some: Keyframes, others: Keyframes) -> bool:
+    """Whether they are the very same keyframes, so that a fit to them can be used again."""
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))

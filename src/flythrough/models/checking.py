@@ -24,6 +24,7 @@ from flythrough.models.published import ENTRIES, PIPELINE_PARTS, Entry
 _PUBLISHED = {
     "adapter": ("transformer", "HeliosTransformer3DModel"),
     "geometry": ("geometry", "Pi3X"),
+    "cut3r": ("geometry", "TTT3R"),
     "codec": ("vae", "TAEHV"),
 }
 
@@ -194,7 +195,7 @@ def _check_any(folder: Path) -> tuple[PartReport, ...]:
 
 def _check_file(entry: Entry, folder: Path) -> PartReport:
     """A published weight file; its network is the published one, which the classes default to."""
-    part, kind = _PUBLISHED[entry.kind]
+    part, kind = _PUBLISHED.get(entry.name, _PUBLISHED.get(entry.kind, ("", "")))
     expected = expected_tensors(part, {"_class_name": kind})[1]
     file = folder / entry.parts[0]
     if entry.kind == "adapter":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def _unpickled(source: Path) -> Any:
     try:
         # Mapped, not read: a file may be larger than memory.
         mapped = zipfile.is_zipfile(source)
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+        # Trainers often keep their options beside the tensors: a plain record, which runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{source} holds more than tensors and plain values, or is no file of weights, and is "

@@ -154,6 +154,13 @@ def _pi3x(config: Config) -> nn.Module:
     return Pi3X(config_from_dict(config))
 
 
+def _ttt3r(config: Config) -> nn.Module:
+    from flythrough.models.ttt3r import TTT3R
+    from flythrough.models.ttt3r_config import config_from_dict
+
+    return TTT3R(config_from_dict(config))
+
+
 def _depth(config: Config) -> nn.Module:
     from transformers import AutoConfig, AutoModelForDepthEstimation
 
@@ -165,7 +172,7 @@ _MAKERS: dict[str, dict[str, Callable[[Config], nn.Module]]] = {
     "transformer": {"HeliosTransformer3DModel": _helios},
     "vae": {"TAEHV": _taehv, "AutoencoderKLWan": _wan_codec},
     "text_encoder": {"UMT5EncoderModel": _umt5},
-    "geometry": {"Pi3X": _pi3x},
+    "geometry": {"Pi3X": _pi3x, "TTT3R": _ttt3r},
     "depth": dict.fromkeys(DEPTH_CLASSES.values(), _depth),
 }
 

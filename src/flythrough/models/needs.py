@@ -28,6 +28,9 @@ from flythrough.models.pi3x_estimator import network_size
 from flythrough.models.pi3x_priors import Priors
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_weights import infer_config
+from flythrough.models.ttt3r import TTT3R
+from flythrough.models.ttt3r_folder import StreamingFolder
+from flythrough.models.ttt3r_frames import framing
 from flythrough.models.wan_codec import Codec, codec_of
 
 _CHUNK_FRAMES = 33
@@ -177,6 +180,20 @@ def depth_need(folder: MonocularFolder, size: tuple[int, int]) -> tuple[PartNeed
     inner = depth_input(folder.path, folder.config).inner_size(*size)
     need = needed_by(lambda: net(torch.empty(1, 3, *inner)).predicted_depth, [net])
     return PartNeed(weight_bytes(net), _streamed(net)), need
+
+
+def streaming_need(folder: StreamingFolder, size: tuple[int, int]) -> tuple[PartNeed, Need]:
+    """Weights of a streaming geometry network, float32 everywhere, and what it takes to look at
+    one frame of ``size`` (height, width)."""
+    with torch.device("meta"):
+        net = TTT3R(folder.config).eval().requires_grad_(False)
+    outer = framing(size, folder.config.long_side).outer
+
+    def run() -> Tensor:
+        features = net.encode(torch.empty(1, 3, *outer))
+        return net.step(features, net.start(), outer, everything=False)[0].points
+
+    return PartNeed(weight_bytes(net), _streamed(net)), needed_by(run, [net])
 
 
 def _meta(folder: Path, part: str, kind: str | None = None) -> nn.Module:

@@ -23,8 +23,8 @@ class Entry:
     """One model.
 
     Attributes:
-        kind: "model" is a whole folder; the others are single parts. "geometry" is a Pi3X network
-            without a configuration, "depth" a monocular one in the layout of transformers.
+        kind: "model" is a whole folder; the others are single parts. "geometry" is a Pi3X or
+            CUT3R network without a configuration, "depth" a monocular one as transformers has it.
         parts: folders (of a model) or weight files (of a single part) that belong to it.
         repository: owner and name on the hub; None where it is not published there.
         revision: the commit that is fetched; None takes the newest one.
@@ -136,6 +136,16 @@ _ALL = (
         repository="yyfz233/Pi3X",
         revision="bb1deea4d7423de5b30691739cb451a3f57dc1d5",
         size=5_440_325_620,
+        commercial=False,
+    ),
+    Entry(
+        name="cut3r",
+        what="CUT3R streaming geometry network (TTT3R runs on it), 0.79 B",
+        kind="geometry",
+        licence="CC-BY-NC-SA-4.0 (not commercial)",
+        parts=("cut3r_512_dpt_4_64.safetensors",),
+        page="https://github.com/CUT3R/CUT3R",
+        size=3_173_000_000,
         commercial=False,
     ),
     Entry(

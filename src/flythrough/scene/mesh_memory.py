@@ -69,7 +69,7 @@ class MeshMemory:
         """
         if not self.keyframes:
             raise GeometryError("The scene memory is empty; add the photo as a keyframe first.")
-        _check_cameras(world_from_camera, intrinsics, size)
+        check_cameras(world_from_camera, intrinsics, size)
         behind = self._background(settings)
         if behind is not None and settings.reference:
             settings = replace(settings, top_fill=False)
@@ -193,7 +193,8 @@ def _draw(
     return concatenated(views)
 
 
-def _check_cameras(cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> None:
+def check_cameras(cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> None:
+    """Raise GeometryError unless cameras [T,4,4] and intrinsics [T,3,3] can be rendered."""
     count = len(cameras) if cameras.ndim == 3 else 0
     if count == 0 or cameras.shape[1:] != (4, 4) or intrinsics.shape != (count, 3, 3):
         raise GeometryError(

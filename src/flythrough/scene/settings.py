@@ -1,4 +1,4 @@
-"""How meshes are cut, sampled, rendered and filled."""
+"""How the scene is remembered and rendered: meshes or Gaussians, cuts, samples, holes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flythrough.errors import InputError
+
+SceneKind = Literal["mesh", "gaussian"]
 
 _LARGEST_RADIUS = 16
 _LARGEST_WINDOW = (2 * _LARGEST_RADIUS + 1) ** 2
@@ -38,6 +40,10 @@ class WarpSettings:
         background: what unseen pixels show behind the meshes. ``none``: the fill colour; ``tint``:
             the colour that the keyframes' far background has in that direction; ``atlas``: the
             same, and it counts as seen (published).
+        memory: what keyframes become. ``mesh``: triangles, as here described; ``gaussian``: a
+            Gaussian cache fitted for every chunk (WorldWarp), for which only ``confidence``,
+            ``top_fill``, ``fill``, ``older_keyframes`` and ``estimation`` count.
+        gaussian_steps: steps of that fit.
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
             float64, holes filled with colours of the newest keyframe whatever keyframe their
             neighbours came from, older keyframes rated by their share in view, and with ``joint``
@@ -62,6 +68,8 @@ class WarpSettings:
     older_keyframes: int = 1
     estimation: Literal["each", "joint"] = "each"
     background: Literal["none", "tint", "atlas"] = "none"
+    memory: SceneKind = "mesh"
+    gaussian_steps: int = 500
     reference: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +80,7 @@ class WarpSettings:
             "keyframes": ("gaps", "joint", "layered"),
             "estimation": ("each", "joint"),
             "background": ("none", "tint", "atlas"),
+            "memory": ("mesh", "gaussian"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -90,6 +99,7 @@ class WarpSettings:
             "fill_radius": (0, _LARGEST_RADIUS),
             "fill_min_neighbors": (1, window),
             "confidence": (0.0, 0.999),
+            "gaussian_steps": (0, 10_000),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -97,3 +107,8 @@ class WarpSettings:
                     f"The warp setting {name} is {getattr(self, name)} but must lie between {low} "
                     f"and {high}; choose a value in that range."
                 )
+        if self.memory == "gaussian" and (self.reference or self.background != "none"):
+            other = "reference" if self.reference else f"background {self.background}"
+            raise InputError(
+                f"The warp setting {other} has no effect with memory gaussian; drop one of the two."
+            )

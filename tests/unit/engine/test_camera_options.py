@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from flythrough.engine.build import build_session, build_spec
 from flythrough.engine.presets import PRESETS
 from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.stored_settings import warp_settings
 from flythrough.errors import InputError, WeightsError
 from flythrough.generators.warp_as_history import WarpAsHistoryGenerator
 from flythrough.models.adapter_origin import adapter_origin, origin_metadata
@@ -81,6 +82,12 @@ def test_settings_of_the_warp_are_kept_with_the_rollout(asked: GenerateRequest) 
     assert "mesh samples" not in own.notes[0]
     assert "as given: samples_per_axis" in own.notes[0]
     assert check(replace(asked, fill="mean")).settings["warp.fill"] == "mean_first_frame"
+
+
+def test_the_scene_can_be_gaussians(asked: GenerateRequest) -> None:
+    assert warp_settings(build_spec(check(asked))).memory == "mesh"
+    spec = build_spec(check(replace(asked, scene="gaussian")))
+    assert warp_settings(spec).memory == "gaussian"
 
 
 def test_a_rollout_from_before_the_switches_is_read_as_published(asked: GenerateRequest) -> None:
@@ -193,6 +200,8 @@ def test_the_preset_is_for_distilled_models(own_model: Path, asked: GenerateRequ
         ({"warp_band": "patch_mid"}, "--warp-band patch_mid is unknown"),
         ({"visible_threshold": -0.1}, "out of range"),
         ({"visible_threshold": 0.5, "select": False}, "no effect with --no-select"),
+        ({"scene": "voxels"}, "--scene voxels is unknown"),
+        ({"camera": None, "scene": "mesh"}, "--scene mesh has no effect without a camera"),
         ({"camera": None, "align": False}, "--no-align has no effect without a camera"),
         ({"camera": None, "preset": "realtime"}, "--preset realtime has no effect"),
     ],

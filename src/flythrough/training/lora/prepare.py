@@ -22,7 +22,7 @@ from flythrough.disk import read_json
 from flythrough.engine.build import pick_dtype
 from flythrough.engine.geometry_source import build_estimator
 from flythrough.errors import InputError, WeightsError
-from flythrough.evaluation.pose import feature_library
+from flythrough.evaluation.features import feature_library
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.types import Geometry
 from flythrough.models.catalog import folder_digest

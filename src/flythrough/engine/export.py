@@ -1,0 +1,215 @@
+"""A stored rollout for other programs: cameras, points, COLMAP, Gaussians, Blender."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from flythrough.engine.files import check_sources
+from flythrough.engine.options import check_device
+from flythrough.engine.plan import Plan
+from flythrough.engine.stored_plan import check_fits, read_plan
+from flythrough.engine.stored_settings import check_settings, warp_settings
+from flythrough.errors import RolloutError
+from flythrough.models.catalog import ModelFolder, find_model
+from flythrough.rollout import store
+from flythrough.rollout.rollout import Rollout
+
+if TYPE_CHECKING:
+    from flythrough.scene.surface import Keyframe
+
+Format = Literal["cameras", "points", "glb", "colmap", "colmap-text", "blender", "gaussians"]
+FORMATS: tuple[str, ...] = get_args(Format)
+DEFAULT_FORMATS: tuple[str, ...] = ("cameras", "points", "colmap", "blender")
+"""Everything but doubles and what takes a fit."""
+
+_NEEDS_SCENE = {"points", "glb", "colmap", "colmap-text", "blender", "gaussians"}
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What ``flythrough export`` accepts; no formats: the default ones."""
+
+    folder: Path
+    output: Path
+    formats: tuple[str, ...] = ()
+    device: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedExport:
+    """A stored rollout with cameras, and how many of its frames belong to the video."""
+
+    request: ExportRequest
+    formats: tuple[str, ...]
+    rollout: Rollout
+    plan: Plan
+    model: ModelFolder
+    frames: int
+
+    @property
+    def cameras(self) -> tuple[np.ndarray, np.ndarray]:
+        """Poses [T,4,4] and intrinsics [T,3,3] of the video's frames."""
+        found = self.rollout.cameras()
+        assert found is not None
+        return found[0][: self.frames], found[1][: self.frames]
+
+
+def check_export(request: ExportRequest) -> CheckedExport:
+    """Read the rollout; nothing heavy is loaded and nothing is written.
+
+    Raises:
+        RolloutError: it has no chunks or no cameras, a format is unknown, or the target cannot be
+            used.
+        WeightsError: the model is gone or changed.
+    """
+    check_device(request.device)
+    formats = tuple(dict.fromkeys(request.formats or DEFAULT_FORMATS))
+    for name in formats:
+        if name not in FORMATS:
+            raise RolloutError(
+                f"The format {name!r} is unknown; --formats takes {', '.join(FORMATS)}."
+            )
+    if {"colmap", "colmap-text"} <= set(formats):
+        raise RolloutError("--formats names colmap and colmap-text; keep one of them.")
+    plan = read_plan(request.folder)
+    rollout = store.load(request.folder)
+    check_fits(plan, rollout, request.folder)
+    check_settings(rollout.spec)
+    if not rollout.chunks or rollout.cameras() is None or rollout.start is None:
+        what = "no chunks" if not rollout.chunks else "no cameras"
+        raise RolloutError(
+            f"The rollout {request.folder} has {what}, so there is nothing to export; make it with "
+            "--camera."
+        )
+    _check_target(request)
+    model = find_model(rollout.spec.model)
+    if _NEEDS_SCENE & set(formats):
+        check_sources(rollout.spec, model)
+    frames = min(plan.frames, len(rollout.chunks) * len(rollout.chunks[0].frames))
+    return CheckedExport(request, formats, rollout, plan, model, frames)
+
+
+def _check_target(request: ExportRequest) -> None:
+    target = request.output
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise RolloutError(f"{target} is a file or a folder with files; name a new folder with -o.")
+    if not target.absolute().parent.is_dir():
+        raise RolloutError(
+            f"The folder {target.absolute().parent} does not exist; create it first."
+        )
+
+
+def export(checked: CheckedExport, notify: Notify) -> dict[str, list[str]]:
+    """Write the formats; returns the files of each, relative to the target folder."""
+    from flythrough.engine.geometry_files import glb_bytes, ply_bytes
+
+    target, formats = checked.request.output, set(checked.formats)
+    scene = keyframes_of(checked, notify) if _NEEDS_SCENE & formats else ()
+    points, colours = points_of(scene)
+    target.mkdir(exist_ok=True)
+    written: dict[str, list[str]] = {}
+    if formats & {"cameras", "blender"}:
+        _write_cameras(checked)
+        written["cameras"] = ["cameras.npz"]
+    if formats & {"points", "blender"}:
+        (target / "points.ply").write_bytes(ply_bytes(points, colours))
+        written["points"] = ["points.ply"]
+    if "glb" in formats:
+        (target / "points.glb").write_bytes(glb_bytes(points, colours))
+        written["glb"] = ["points.glb"]
+    if formats & {"colmap", "colmap-text"}:
+        written["colmap"] = _write_colmap(checked, points, colours)
+    if "blender" in formats:
+        written["blender"] = _write_blender(checked)
+    if "gaussians" in formats:
+        written["gaussians"] = _write_gaussians(checked, scene, notify)
+    return written
+
+
+def keyframes_of(checked: CheckedExport, notify: Notify) -> tuple[Keyframe, ...]:
+    """The scene memory of the rollout: the photo and the newest chunks' last frames, with depth."""
+    import torch
+
+    from flythrough.engine.build import build_memory, pick_device
+
+    device = pick_device(checked.request.device)
+    with torch.inference_mode():
+        memory = build_memory(checked.rollout.spec, checked.model, device, notify)
+        return memory.keyframes(checked.rollout)
+
+
+def points_of(scene: tuple[Keyframe, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Sure pixels of all keyframes as points float32 [M,3] with colours uint8 [M,3]."""
+    points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    for keyframe in scene:
+        valid = keyframe.geometry.valid[0].cpu().numpy()
+        places = keyframe.geometry.points_world()[0].cpu().numpy()[valid]
+        shades = (keyframe.image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()[valid]
+        points.append(places.astype(np.float32))
+        colours.append(shades)
+    return np.concatenate(points), np.concatenate(colours)
+
+
+def _write_cameras(checked: CheckedExport) -> None:
+    from flythrough.cameras.formats.cameras_npz import write_cameras
+
+    poses, matrices = checked.cameras
+    write_cameras(
+        checked.request.output / "cameras.npz",
+        poses,
+        matrices,
+        checked.rollout.size,
+        checked.rollout.spec.fps,
+        metric=checked.plan.metric,
+        median_depth=checked.plan.median_depth or 1.0,
+    )
+
+
+def _write_colmap(checked: CheckedExport, points: np.ndarray, colours: np.ndarray) -> list[str]:
+    """``sparse/0`` with the model and ``images`` with the pictures, as trainers expect them."""
+    from flythrough.cameras.formats.colmap import ColmapModel, write_model
+    from flythrough.media.image import write_picture
+
+    target = checked.request.output
+    images, sparse = target / "images", target / "sparse" / "0"
+    images.mkdir()
+    sparse.mkdir(parents=True)
+    names = [f"frame_{number:05d}.png" for number in range(1, checked.frames + 1)]
+    for name, frame in zip(names, checked.rollout.frames(), strict=False):
+        write_picture(images / name, frame)
+    poses, matrices = checked.cameras
+    model = ColmapModel(poses, matrices, checked.rollout.size, names, points, colours)
+    write_model(sparse, model, "text" if "colmap-text" in checked.formats else "binary")
+    return ["images", "sparse/0"]
+
+
+def _write_blender(checked: CheckedExport) -> list[str]:
+    from flythrough.engine.run import write_result
+
+    target = checked.request.output
+    script = files("flythrough") / "assets" / "blender_scene.py"
+    (target / "blender_scene.py").write_bytes(script.read_bytes())
+    write_result(checked.rollout, checked.plan, target / "video.mp4")
+    return ["blender_scene.py", "video.mp4"]
+
+
+def _write_gaussians(
+    checked: CheckedExport, scene: tuple[Keyframe, ...], notify: Notify
+) -> list[str]:
+    from flythrough.scene.splat_files import write_splats
+    from flythrough.scene.splat_memory import GaussianMemory
+
+    settings = warp_settings(checked.rollout.spec)
+    notify(
+        f"fitting Gaussians to {len(scene)} picture(s) in {settings.gaussian_steps} steps, which "
+        "takes minutes without a GPU."
+    )
+    write_splats(checked.request.output / "gaussians.ply", GaussianMemory(scene, settings).splats)
+    return ["gaussians.ply"]

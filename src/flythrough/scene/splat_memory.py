@@ -1,0 +1,150 @@
+"""A short-lived Gaussian cache: pictures with geometry, fitted and drawn into target cameras.
+
+The scene memory of WorldWarp, with the interface of the keyframe meshes, so that either can lead
+either method. It is fitted anew for every chunk, on first use, and thrown away with the value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from flythrough.errors import GeometryError
+from flythrough.geometry.types import Geometry, moved, unproject
+from flythrough.scene.backdrop import far_backdrop
+from flythrough.scene.fill import fill_colour
+from flythrough.scene.memory import SceneMemory
+from flythrough.scene.mesh_memory import MeshMemory, check_cameras, with_photo
+from flythrough.scene.rendered import RenderedView
+from flythrough.scene.settings import WarpSettings
+from flythrough.scene.splat_fit import FitSettings, fitted
+from flythrough.scene.splat_render import drawn
+from flythrough.scene.splats import Splats
+from flythrough.scene.surface import Keyframe
+
+_AGREES = 0.10
+"""Relative difference in depth within which a source confirms what is drawn."""
+_HALF = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMemory:
+    """Keyframes, oldest first, all in one world frame and unit, and how they are fitted."""
+
+    keyframes: tuple[Keyframe, ...] = ()
+    settings: WarpSettings = field(default_factory=WarpSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+
+    def extended(self, image: Tensor, geometry: Geometry) -> GaussianMemory:
+        """A new memory with one more keyframe; this one stays as it is.
+
+        Args:
+            image: [3,H,W] in [0,1].
+            geometry: one frame of size H x W, placed in the memory's world frame.
+
+        Raises:
+            GeometryError: picture and geometry do not belong together.
+        """
+        return replace(self, keyframes=(*self.keyframes, Keyframe(image, geometry)))
+
+    @cached_property
+    def sources(self) -> tuple[Keyframe, ...]:
+        """The keyframes as they are fitted: skies have their far backdrop."""
+        return tuple(_with_backdrop(keyframe, self.settings) for keyframe in self.keyframes)
+
+    @cached_property
+    def splats(self) -> Splats:
+        """The Gaussians, fitted once.
+
+        Raises:
+            GeometryError: there is no keyframe, or none has a sure pixel.
+        """
+        if not self.keyframes:
+            raise GeometryError("The scene memory is empty; add the photo as a keyframe first.")
+        steps = replace(self.fit, steps=self.settings.gaussian_steps)
+        return fitted(self.sources, steps, confidence=self.settings.confidence)
+
+    def render(
+        self,
+        world_from_camera: Tensor,
+        intrinsics: Tensor,
+        size: tuple[int, int],
+        settings: WarpSettings,
+        *,
+        first_is_photo: bool = False,
+    ) -> RenderedView:
+        """What T cameras see. Visible is what is more than half opaque and lies at a depth that at
+        least one source confirms within 10 %.
+
+        Args:
+            world_from_camera: [T,4,4], OpenCV axes.
+            intrinsics: [T,3,3] in pixels of ``size``, pixel centres at half-integers.
+            size: (height, width) of the result.
+            settings: only ``fill`` is read here; the memory's own decide about the fit.
+            first_is_photo: frame 0 is the first keyframe's own picture rather than a rendering.
+
+        Raises:
+            GeometryError: there is no keyframe, none has a sure pixel, or shapes disagree.
+        """
+        check_cameras(world_from_camera, intrinsics, size)
+        splats = self.splats
+        colour = fill_colour(self.keyframes[0].image, settings.fill)
+        rgb, depth, visible = [], [], []
+        with torch.no_grad():
+            cameras, matrices = world_from_camera.to(splats.means), intrinsics.to(splats.means)
+            for camera, matrix in zip(cameras, matrices, strict=True):
+                view = drawn(splats, camera, matrix, size)
+                seen = (view.alpha > _HALF) & self._confirmed(view.depth, camera, matrix)
+                # Drawn over black: the opacity would darken borders.
+                full = view.rgb / view.alpha.clamp_min(_HALF)[..., None]
+                shown = torch.where(seen[..., None], full.clamp(0, 1), colour.to(full))
+                rgb.append(shown.permute(2, 0, 1))
+                depth.append(torch.where(seen, view.depth, 0.0))
+                visible.append(seen.float())
+        result = RenderedView(
+            rgb=torch.stack(rgb), depth=torch.stack(depth), visible=torch.stack(visible)
+        )
+        return with_photo(result, self.keyframes[0]) if first_is_photo else result
+
+    def _confirmed(self, depth: Tensor, camera: Tensor, matrix: Tensor) -> Tensor:
+        """Where a depth map [H,W] agrees with the depth that some source has at that place."""
+        points = moved(unproject(depth[None], matrix[None]), camera[None])[0]
+        agreed = torch.zeros_like(depth, dtype=torch.bool)
+        for source in self.sources:
+            geometry = source.geometry
+            pose, inner = geometry.world_from_camera[0], geometry.intrinsics[0]
+            x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).unbind(-1)
+            front = z > 0
+            safe = torch.where(front, z, 1.0)
+            column = (inner[0, 0] * x / safe + inner[0, 2]).floor()
+            row = (inner[1, 1] * y / safe + inner[1, 2]).floor()
+            height, width = geometry.size
+            inside = front & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            at = (torch.where(inside, row, 0).long(), torch.where(inside, column, 0).long())
+            known = geometry.depth[0][at]
+            near = (z - known).abs() < _AGREES * known
+            agreed |= inside & geometry.valid[0][at] & (known > 0) & near
+        return agreed
+
+
+def scene_memory(keyframes: tuple[Keyframe, ...], settings: WarpSettings) -> SceneMemory:
+    """The memory that ``settings.memory`` asks for, holding ``keyframes``."""
+    if settings.memory == "gaussian":
+        return GaussianMemory(keyframes, settings)
+    return MeshMemory(keyframes)
+
+
+def _with_backdrop(keyframe: Keyframe, settings: WarpSettings) -> Keyframe:
+    """Sure pixels alone, and with ``top_fill`` large unknown regions at the top as far ones."""
+    geometry = keyframe.geometry
+    sure = geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
+    depth, confidence = geometry.depth[0], geometry.confidence[0]
+    if settings.top_fill:
+        backdrop = far_backdrop(depth, sure)
+        depth, sure = backdrop.depth, sure | backdrop.filled
+        confidence = torch.where(backdrop.filled, 1.0, confidence)
+    filled = replace(geometry, depth=depth[None], valid=sure[None], confidence=confidence[None])
+    return replace(keyframe, geometry=filled)
