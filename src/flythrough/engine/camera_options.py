@@ -60,7 +60,7 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
     chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
     if request.scene is not None and "memory" in chosen:
         raise InputError(
-            f"--scene {request.scene} and memory in --warp-settings were both given; keep one of them."
+            f"--scene {request.scene} and memory in --warp-settings were both given; keep one."
         )
     preset = None if request.preset is None else PRESETS[request.preset]
     settings: dict[str, Any] = {"align": request.align, "select": request.select}
