@@ -40,6 +40,11 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
     _check_values(request)
     given = [name for name, _ in _given(request)]
     if method != "warp-as-history":
+        if given and method == "worldwarp":
+            raise InputError(
+                f"{given[0]} has no effect with method worldwarp; drop it or use --method "
+                "warp-as-history."
+            )
         if given:
             raise InputError(
                 f"{given[0]} has no effect without a camera (method {method}); drop it or give "

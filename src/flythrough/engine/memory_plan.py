@@ -32,6 +32,7 @@ from flythrough.models.monocular_files import find_monocular
 from flythrough.models.needs import ModelNeeds, PartNeed, depth_need
 from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_FRAMES
 from flythrough.rollout.spec import Method, RolloutSpec
+from flythrough.rollout.window import Window
 from flythrough.scene.raster import pass_bytes
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
@@ -138,15 +139,20 @@ def run_needs(
     guidance: float | None = None,
     geometry: str = "default",
     band: WarpBand = "short",
+    window: Window | None = None,
 ) -> RunNeeds:
     """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind, with the
-    warp in the history ``band``.
+    warp in the history ``band``; ``window`` of method worldwarp, None being the model's own.
 
     Raises:
         WeightsError: a configuration in the folder describes no network that can be used.
     """
     defaults = folder.defaults
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if method == "worldwarp":
+        return _worldwarp_needs(
+            folder, size, frames, device, steps, guidance, geometry, window or own_window(folder)
+        )
     needs = ModelNeeds(folder.path, device, dtype)
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
@@ -161,14 +167,7 @@ def run_needs(
         need = needs.denoise(latent, 2 ** (len(counts) - 1 - stage), make)
         peak = max(peak, need.peak_bytes)
         flops += need.flops * count * passes
-    nothing = Need(0, 0.0)
-    weights = needs.weights()
-    if not (led and is_network(geometry)):
-        weights.pop("geometry", None)
-    warp = Need(pass_bytes(device, size), 0.0) if led else nothing
-    if led and is_monocular(geometry):
-        weights["geometry"], look = depth_need(find_monocular(geometry), size)
-        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
+    weights, warp = _scene_needs(needs, size, device, geometry if led else None)
     return RunNeeds(
         weights=weights,
         text=needs.text(defaults.max_sequence_length),
@@ -181,6 +180,62 @@ def run_needs(
         device=device,
         calls=sum(counts) * passes,
     )
+
+
+def own_window(folder: ModelFolder) -> Window:
+    """How method worldwarp cuts chunks where nothing else is asked for."""
+    usual = folder.defaults.worldwarp
+    return Window(usual.chunk_frames, usual.overlap)
+
+
+def _worldwarp_needs(
+    folder: ModelFolder,
+    size: tuple[int, int],
+    frames: int,
+    device: str,
+    steps: tuple[int, ...] | None,
+    guidance: float | None,
+    geometry: str,
+    window: Window,
+) -> RunNeeds:
+    usual = folder.defaults.worldwarp
+    assert folder.st_diff is not None
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    needs = ModelNeeds(folder.path, device, dtype, folder.st_diff.name)
+    factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
+    latent = size[0] // factor, size[1] // factor
+    scale = usual.guidance_scale if guidance is None else guidance
+    calls = (steps or (usual.steps,))[0] * (1 if scale == 1.0 else 2)
+    once = needs.denoise_tokens(latent, window.latents, length)
+    weights, warp = _scene_needs(needs, size, device, geometry)
+    return RunNeeds(
+        weights=weights,
+        text=needs.text(length),
+        encode=needs.encode(size, window.frames),
+        warp=warp,
+        denoise=Need(once.peak_bytes, once.flops * calls),
+        decode=needs.decode(size, window.frames),
+        frames=window.first(window.chunks(frames)),
+        size=size,
+        device=device,
+        calls=calls,
+    )
+
+
+def _scene_needs(
+    needs: ModelNeeds, size: tuple[int, int], device: str, geometry: str | None
+) -> tuple[dict[str, PartNeed], Need]:
+    """Weights of all parts, and rendering; ``geometry`` None: no camera leads."""
+    weights, nothing = needs.weights(), Need(0, 0.0)
+    if geometry is None or not is_network(geometry):
+        weights.pop("geometry", None)
+    if geometry is None:
+        return weights, nothing
+    warp = Need(pass_bytes(device, size), 0.0)
+    if is_monocular(geometry):
+        weights["geometry"], look = depth_need(find_monocular(geometry), size)
+        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
+    return weights, warp
 
 
 def placement_for(
@@ -214,6 +269,7 @@ def placement_for(
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
         band=spec.settings.get("warp_band", "short"),
+        window=spec.window if spec.method == "worldwarp" else None,
     )
     plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
     if asked == "auto" and plan.placement != "resident":

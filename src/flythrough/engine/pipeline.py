@@ -141,8 +141,9 @@ class Pipeline:
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
         goes on from the video, or comes from the prompt alone (Helios). Further keywords are
-        switches of the camera method: ``preset``, ``warp_band``, ``visible_threshold``, ``align``
-        and ``select``.
+        switches of the camera method: ``method`` (``worldwarp`` for the other one), ``preset``,
+        ``warp_band``, ``visible_threshold``, ``align`` and ``select``; ``strength``,
+        ``chunk_frames`` and ``overlap`` for WorldWarp.
 
         Args:
             image: a path, a PIL picture, or an array [H,W,3] of uint8 or of floats in [0,1].
@@ -214,10 +215,10 @@ class Pipeline:
         warp: np.ndarray | None = None,
         mask: np.ndarray | None = None,
     ) -> Rollout:
-        """One more chunk (33 frames) along ``camera`` or ``warp``; the given rollout stays valid.
+        """One more chunk (33 frames, or what its window adds) along ``camera`` or ``warp``; the given rollout stays valid.
 
         A path starts at the last camera: its first camera is that one and is not shown again, so
-        33 further cameras are used. A trajectory of another length is resampled over the chunk.
+        as many further cameras as the chunk adds are used. A trajectory of another length is resampled over the chunk.
         Intrinsics may differ from frame to frame.
 
         Args:
@@ -234,14 +235,19 @@ class Pipeline:
             raise InputError("A mask has no effect without a warp; give both or drop the mask.")
         if warp is None and camera is None:
             raise InputError("A step needs a way to go; give a camera path or a warp.")
-        if rollout.spec.method != "warp-as-history":
+        if rollout.spec.method == "helios":
             raise InputError("This rollout has no camera to move on from; begin with start().")
+        if warp is not None and rollout.spec.method == "worldwarp":
+            raise InputError(
+                "Method worldwarp renders its own hints and follows no warp; drop it or begin with "
+                "method warp-as-history."
+            )
         given = None if warp is None else warp_in_memory(warp, mask, rollout.size)
         path = None if camera is None else path_on(rollout, camera)
         session = self._sessions.ready(rollout.spec)
         index = len(rollout.chunks)
         if path is not None and given is None:
-            leg = Leg(index, CHUNK_FRAMES, said, path)
+            leg = Leg(index, rollout.spec.window.shown(index), said, path)
             return self._made(session, rollout, leg, callback)
         assert given is not None
         request = ChunkRequest(index=index, prompt=said)
@@ -257,7 +263,7 @@ class Pipeline:
     def warp(self, rollout: Rollout, camera: Camera) -> WarpPreview:
         """What a step along ``camera`` would be conditioned on, without making it.
 
-        Frames uint8 [33,H,W,3] and mask float32 [33,H,W], 1 where the scene was seen.
+        Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the chunk's new frames, 1 where the scene was seen.
 
         Raises:
             InputError: as :meth:`step`.
@@ -308,7 +314,8 @@ class Pipeline:
         from flythrough.engine.foresight import foresee
         from flythrough.engine.run import Job, advance, scene_scale
 
-        job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
+        plan = Plan((leg,), *scene_scale(session, rollout), window=rollout.spec.window)
+        job = Job(session, rollout, plan)
         if not rollout.chunks:
             foresee(session, rollout, job.plan, _announce)
         for _ in advance(job, callback or _ignored):

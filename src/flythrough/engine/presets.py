@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from flythrough.rollout.spec import Method
+
 PresetName = Literal["realtime"]
 FAST_CODEC = "taehv"
 """The folder of a fast codec in a model folder, and what a rollout that uses it notes."""
@@ -15,11 +17,15 @@ WarpBand = Literal["short", "patch-mid"]
 class CameraSwitches(TypedDict, total=False):
     """Switches of the camera method, as in ``engine.request.GenerateRequest``."""
 
+    method: Method | None
     preset: PresetName | None
     warp_band: WarpBand | None
     visible_threshold: float | None
     align: bool
     select: bool
+    strength: float | None
+    chunk_frames: int | None
+    overlap: int | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:

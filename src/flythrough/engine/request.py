@@ -31,13 +31,19 @@ from flythrough.engine.options import (
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_video import WarpVideo, read_warp
+from flythrough.engine.worldwarp_options import (
+    check_denoiser,
+    check_worldwarp,
+    only_st_diff,
+    worldwarp_window,
+)
 from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method, Seams
+from flythrough.rollout.window import STANDARD, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,9 @@ class GenerateRequest:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
     weights lie (``engine.options.MemoryChoice``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
+
+    ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
+    None from the model: how much of what was rendered is rewritten, and how chunks are cut.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
@@ -88,6 +97,9 @@ class GenerateRequest:
     visible_threshold: float | None = None
     align: bool = True
     select: bool = True
+    strength: float | None = None
+    chunk_frames: int | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +117,11 @@ class CheckedRequest:
     video: StartVideo | None = None
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    window: Window = STANDARD
 
     @property
     def chunks(self) -> int:
-        return -(-self.request.frames // CHUNK_FRAMES)
+        return self.window.chunks(self.request.frames)
 
 
 def check(request: GenerateRequest) -> CheckedRequest:
@@ -117,24 +130,26 @@ def check(request: GenerateRequest) -> CheckedRequest:
     Raises:
         InputError: any option that is wrong, contradictory or without effect.
     """
+    _check_words(request)
     method = _method(request)
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
     check_memory(request.memory, request.device)
-    _check_words(request)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)
+    check_denoiser(method, model)
+    window = worldwarp_window(request, method, model)
     recipe = camera_recipe(request, method, model)
     request = recipe.request
-    check_sampling(model, request.steps, request.guidance, request.negative_prompt)
+    check_sampling(model, request.steps, request.guidance, request.negative_prompt, method)
     check_blend(request.blend_chunks, request.rollout)
     band = recipe.settings.get("warp_band", "short")
     check_lora_scale(request.lora_scale, has_adapter(request, method, model, band))
     preceded = request.rollout is not None or request.video is not None
     check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)
-    check_size(size)
+    check_size(size, pyramid=method != "worldwarp")
     photo = None if request.image is None else fit(_decoded(request.image), *size)
     trajectory = _trajectory(request, model.defaults.fps)
     warp = None
@@ -142,7 +157,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
         whole = None if photo is None else photo.source_size
         warp = read_warp(request.warp, request.warp_mask, request.frames, size, whole)
     check_lora(request.lora)
-    if method == "warp-as-history":
+    if method != "helios":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
     notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
@@ -157,6 +172,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
         video,
         recipe.notes + notes,
         recipe.settings,
+        window,
     )
 
 
@@ -276,7 +292,11 @@ def _method(request: GenerateRequest) -> Method:
         raise InputError("--warp-mask has no effect without --warp; give both or neither.")
     controlled = request.camera is not None or request.warp is not None
     method: Method = request.method or ("warp-as-history" if controlled else "helios")
-    if method == "warp-as-history":
+    if request.method is None and controlled and only_st_diff(request.model):
+        method = "worldwarp"
+    if method == "worldwarp":
+        check_worldwarp(request)
+    elif method == "warp-as-history":
         _check_camera_method(request, controlled)
     else:
         _check_plain_method(request, controlled)
