@@ -14,7 +14,7 @@ app = App(name="train", help="Train a part of the bundled small model.")
 
 @app.command
 def nano(  # noqa: PLR0913 - every knob of a training run
-    part: Literal["codec", "geometry", "denoiser", "lora"],
+    part: Literal["codec", "geometry", "denoiser", "lora", "stdiff"],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="Run folder; resumed.")],

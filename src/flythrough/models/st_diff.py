@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flythrough.errors import InputError, WeightsError
 from flythrough.models.catalog import ST_DIFF_CLASS
+from flythrough.models.precision import without_autocast
 
 PUBLISHED_CONFIG: dict[str, Any] = {
     "patch_size": (1, 2, 2),
@@ -171,7 +172,8 @@ class StDiff(WanTransformer3DModel):
         grid = (latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2)
         rotary = self.rope(latents)
         hidden = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2)
-        embedding, rows, words, _ = self.condition_embedder(known, text.to(self.dtype))
+        with without_autocast(latents.device):  # noise levels need more than 8 bits
+            embedding, rows, words, _ = self.condition_embedder(known, text.to(self.dtype))
         rows = rows.unflatten(1, (6, -1))
         hidden = hidden.contiguous()
         for block in self.blocks:

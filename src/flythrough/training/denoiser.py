@@ -87,7 +87,7 @@ class DenoiserTask:
         self.modules, self.camera = trained, camera
         self._export = export
         self.previewer: Callable[[Path, int], dict[str, float]] | None = None
-        self.store = LatentStore(settings.capacity)
+        self.store = LatentStore(settings.capacity, EncodedClips)
         self._levels = self._sampler_levels()
 
     def export(self, folder: Path) -> None:
