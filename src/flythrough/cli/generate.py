@@ -34,7 +34,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         ),
     ] = None,
     frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33 (worldwarp: 49).")] = 66,
-    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64 (worldwarp: 16).")] = None,
+    size: Annotated[
+        str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64 (worldwarp: 16).")
+    ] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[
         str, Parameter(help="'default', 'flat', a depth network, or a depth or 3D file.")
@@ -56,7 +58,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
     save_mask: Annotated[
         Path | None, Parameter(help="Also write its visibility video here (white: seen).")
     ] = None,
-    steps: Annotated[str | None, Parameter(help="Steps per pyramid stage, like 2,2,2; worldwarp: one count.")] = None,
+    steps: Annotated[
+        str | None, Parameter(help="Steps per pyramid stage, like 2,2,2; worldwarp: one count.")
+    ] = None,
     guidance: Annotated[
         float | None, Parameter(help="How far to lean towards the prompt; 1: no guidance.")
     ] = None,

@@ -17,8 +17,9 @@ from flythrough.models.wan_codec import Codec
 
 @dataclass(frozen=True, eq=False)
 class Hint:
-    """``latents`` [B,C,L,h,w] of history and rendering encoded as one clip; ``valid`` bool [B,L,h,w]
-    where they show something; ``context``: latents at the front that are the history itself."""
+    """History and rendering encoded as one clip: ``latents`` [B,C,L,h,w], ``valid`` bool [B,L,h,w]
+    where they show something, and ``context``, the latents at the front that are the history
+    itself."""
 
     latents: Tensor
     valid: Tensor

@@ -26,7 +26,7 @@ Camera = str | Path | Trajectory
 
 class WarpPreview(NamedTuple):
     """What a step is conditioned on: ``frames`` uint8 [T,H,W,3] sRGB (the chunk's new frames), one
-    colour where nothing was seen, and ``mask`` float32 [T,H,W] in [0,1], 1 where the scene was seen."""
+    colour where nothing was seen, and ``mask`` float32 [T,H,W] in [0,1], 1 where it was seen."""
 
     frames: np.ndarray
     mask: np.ndarray

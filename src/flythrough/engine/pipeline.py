@@ -38,11 +38,13 @@ from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.rollout.spec import Anchor, Seams
+from flythrough.rollout.window import MOST_FRAMES
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
     from flythrough.media import video as media
 
+_SEVERAL_CHUNKS = 2 * MOST_FRAMES
 Callback = Callable[[int, str, float], None]
 """Called with the chunk index, a label and the finished share of that chunk."""
 
@@ -201,8 +203,8 @@ class Pipeline:
             seams=seams,
             **known_switches(led),
         )
-        # a rollout to be stepped has borders to come: two chunks stand for "more than one"
-        checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
+        # a rollout to be stepped has borders to come: so many frames are more than one chunk
+        checked = check(replace(request, camera="static", frames=_SEVERAL_CHUNKS))
         return self._begin(checked)[1]
 
     def step(
@@ -215,11 +217,12 @@ class Pipeline:
         warp: np.ndarray | None = None,
         mask: np.ndarray | None = None,
     ) -> Rollout:
-        """One more chunk (33 frames, or what its window adds) along ``camera`` or ``warp``; the given rollout stays valid.
+        """One more chunk along ``camera`` or ``warp``; the given rollout stays valid.
 
         A path starts at the last camera: its first camera is that one and is not shown again, so
-        as many further cameras as the chunk adds are used. A trajectory of another length is resampled over the chunk.
-        Intrinsics may differ from frame to frame.
+        as many further cameras are used as the chunk adds frames (33; fewer in later chunks of
+        WorldWarp). A trajectory of another length is resampled over the chunk. Intrinsics may
+        differ from frame to frame.
 
         Args:
             prompt: from here on; None keeps the last one.
@@ -263,7 +266,8 @@ class Pipeline:
     def warp(self, rollout: Rollout, camera: Camera) -> WarpPreview:
         """What a step along ``camera`` would be conditioned on, without making it.
 
-        Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the chunk's new frames, 1 where the scene was seen.
+        Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the new frames, 1 where the scene
+        was seen.
 
         Raises:
             InputError: as :meth:`step`.

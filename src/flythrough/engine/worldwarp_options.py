@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def only_st_diff(model: str) -> bool:
     """Whether a model folder's own transformer is an ST-Diff, so that worldwarp is its method."""
-    return model != BUNDLED and Path(model).expanduser().is_dir() and not find_model(model).is_helios
+    return (
+        model != BUNDLED and Path(model).expanduser().is_dir() and not find_model(model).is_helios
+    )
 
 
 def check_worldwarp(request: GenerateRequest) -> None:

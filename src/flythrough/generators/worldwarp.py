@@ -73,7 +73,7 @@ class WorldWarpGenerator:
             report("warp", 0.0)
             warp = self.source.warp(rollout, request)
             report("encode", 0.1)
-            hint = self.hint(rollout, request, warp)
+            hint = self.hint(rollout, warp)
             conditioned = time.monotonic()
             latents = self._sampled(rollout, request, hint, report)
             sampled = time.monotonic()
@@ -92,7 +92,7 @@ class WorldWarpGenerator:
                 timings=timings,
             )
 
-    def hint(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> Hint:
+    def hint(self, rollout: Rollout, warp: WarpClip) -> Hint:
         """The last frames so far, then what was rendered for the new ones, as latents."""
         history = self._video(self.history(rollout))
         rendered, visible = warp.rgb.transpose(0, 1)[None], warp.visible[None]

@@ -127,9 +127,7 @@ class ModelNeeds:
         def run() -> Tensor:
             noisy = torch.empty(1, self.codec.latent_channels, frames, rows, columns)
             words = torch.empty(text, dtype=self.dtype)
-            return net.at_levels(
-                noisy, torch.empty(3), level.to(noisy.device), words
-            ).float()
+            return net.at_levels(noisy, torch.empty(3), level.to(noisy.device), words).float()
 
         return needed_by(run, [net])
 

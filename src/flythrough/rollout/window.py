@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flythrough.errors import RolloutError
 
 TEMPORAL_FACTOR = 4
-_MOST_FRAMES = 1001
+MOST_FRAMES = 1001
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Window:
 
     def __post_init__(self) -> None:
         frames, overlap = self.frames, self.overlap
-        if frames % TEMPORAL_FACTOR != 1 or not TEMPORAL_FACTOR < frames <= _MOST_FRAMES:
+        if frames % TEMPORAL_FACTOR != 1 or not TEMPORAL_FACTOR < frames <= MOST_FRAMES:
             raise RolloutError(
                 f"A chunk of {frames} frames cannot be encoded; give one more than a multiple of "
-                f"{TEMPORAL_FACTOR} from 5 to {_MOST_FRAMES}, such as 49."
+                f"{TEMPORAL_FACTOR} from 5 to {MOST_FRAMES}, such as 49."
             )
         if overlap and (overlap % TEMPORAL_FACTOR != 1 or not 0 < overlap < frames):
             raise RolloutError(

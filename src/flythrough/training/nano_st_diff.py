@@ -174,7 +174,8 @@ def preview(
         for i in range(len(made)):
             for latents in (clips.clean, clips.hint, made):
                 video = codec.decode(latents[i : i + 1].float())[0]
-                rows += [to_bytes(video[:, t]) for t in (8, 24, video.shape[1] - 1)]
+                last = video.shape[1] - 1
+                rows += [to_bytes(video[:, t]) for t in (last // 6, last // 2, last)]
         save_png(contact_sheet(rows, columns=9), folder / f"stdiff-{step:06d}.png")
         return _figures(clips, made)
 
