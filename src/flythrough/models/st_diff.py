@@ -15,6 +15,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
 from torch import Tensor, nn
+from torch.nn.functional import embedding as picked
 from torch.utils.checkpoint import checkpoint
 
 from flythrough.errors import InputError, WeightsError
@@ -51,15 +52,18 @@ class StDiffBlock(WanTransformerBlock):
 
         Norms and modulation are float32, as in the class above.
         """
-        table = self.scale_shift_table + rows.float()
-        shift, scale, gate, shift_ff, scale_ff, gate_ff = table.unbind(1)
+        table = (self.scale_shift_table + rows.float()).unbind(1)
+
+        def modulated(x: Tensor, shift: int, scale: int) -> Tensor:
+            return (x * (1 + picked(level, table[scale])) + picked(level, table[shift])).to(kind)
+
         kind = hidden.dtype
-        normed = (self.norm1(hidden.float()) * (1 + scale[level]) + shift[level]).to(kind)
-        hidden = (hidden.float() + self.attn1(normed, None, None, rotary) * gate[level]).to(kind)
+        seen = self.attn1(modulated(self.norm1(hidden.float()), 0, 1), None, None, rotary)
+        hidden = (hidden.float() + seen * picked(level, table[2])).to(kind)
         normed = self.norm2(hidden.float()).to(kind)
         hidden = hidden + self.attn2(normed, text, None, None)
-        normed = (self.norm3(hidden.float()) * (1 + scale_ff[level]) + shift_ff[level]).to(kind)
-        return (hidden.float() + self.ffn(normed).float() * gate_ff[level]).to(kind)
+        made = self.ffn(modulated(self.norm3(hidden.float()), 3, 4))
+        return (hidden.float() + made.float() * picked(level, table[5])).to(kind)
 
     def forward(
         self,
@@ -182,7 +186,7 @@ class StDiff(WanTransformer3DModel):
             else:
                 hidden = block(hidden, words, rows, rotary, level)
         shift, scale = (self.scale_shift_table + embedding[:, None]).unbind(1)
-        normed = self.norm_out(hidden.float()) * (1 + scale[level]) + shift[level]
+        normed = self.norm_out(hidden.float()) * (1 + picked(level, scale)) + picked(level, shift)
         patches = self.proj_out(normed.to(hidden.dtype))
         cells = patches.unflatten(2, (2, 2, -1)).unflatten(1, grid)
         cells = cells.permute(0, 6, 1, 2, 4, 3, 5)

@@ -65,11 +65,12 @@ def build_st_diff(settings: NanoRun, device: torch.device) -> tuple[Task, float]
     net = first_network(settings.base, prompts.width)
     nn.Module.to(net, device)
     nn.Module.requires_grad_(net, True)
-    noise_field = FieldSettings(erosion=DEFAULTS["worldwarp"]["erosion"])
+    usual = DEFAULTS["worldwarp"]
+    noise_field = FieldSettings(strength=usual["strength"], erosion=usual["erosion"])
     make = partial(_refill, codec=codec, prompts=prompts, noise_field=noise_field)
     refill = make(_videos(settings, device), settings.seed + 6)
     if settings.compile:
-        net.compile_repeated_blocks(dynamic=False)
+        net.compile_repeated_blocks()  # the number of different noise levels varies
     task = StDiffTask(
         net,
         refill.text([""]).detach(),
