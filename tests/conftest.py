@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from throwaway import Answer, Command, build_tiny_depth, build_tiny_model, show_frames
+from throwaway import (
+    Answer,
+    Command,
+    build_tiny_depth,
+    build_tiny_model,
+    build_tiny_st_diff,
+    show_frames,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +41,14 @@ def visible_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("models") / "visible"
     shutil.copytree(tiny_model, folder)
     show_frames(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_st_diff(visible_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WorldWarp model of the tiny parts: 64x96, chunks of 9 frames of which 5 are shared."""
+    folder = tmp_path_factory.mktemp("models") / "st-diff"
+    build_tiny_st_diff(folder, visible_model)
     return folder
 
 

@@ -72,6 +72,36 @@ def build_tiny_model(folder: Path) -> None:
     _set_defaults(folder, height=SIZE[0], width=SIZE[1], max_sequence_length=64, warp_stages=1)
 
 
+def build_tiny_st_diff(folder: Path, tiny: Path) -> None:
+    """The tiny model with an ST-Diff in the place of its transformer, in the layout of Wan 2.1."""
+    import shutil
+
+    import torch
+
+    from flythrough.models.st_diff import StDiff
+
+    for part in ("vae", "text_encoder", "tokenizer", "geometry"):
+        shutil.copytree(tiny / part, folder / part)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12)
+        net = StDiff(
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=24,
+            ffn_dim=64,
+            text_dim=TEXT_DIM,
+            freq_dim=32,
+        )
+        net.save_pretrained(folder / "transformer")
+    (folder / "scheduler").mkdir()
+    scheduler = {"_class_name": "UniPCMultistepScheduler", "flow_shift": 3.0}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    own = {"chunk_frames": 9, "overlap": 5, "steps": 3, "guidance_scale": 2.0, "erosion": 3}
+    defaults = {"height": 64, "width": 96, "max_sequence_length": 64, "worldwarp": own}
+    defaults["fps"] = 16.0
+    (folder / "flythrough.json").write_text(json.dumps({"defaults": defaults}))
+
+
 def show_frames(folder: Path) -> None:
     """Make the decoder of a tiny model show its latents; with plain random weights all is black."""
     from safetensors.torch import load_file, save_file

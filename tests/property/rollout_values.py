@@ -27,8 +27,12 @@ settings_values = st.dictionaries(words, st.one_of(scalars, st.lists(scalars, ma
 
 @st.composite
 def specs(draw: st.DrawFn) -> RolloutSpec:
+    method = draw(st.sampled_from(["helios", "warp-as-history", "worldwarp"]))
+    settings = draw(settings_values)
+    if method == "worldwarp":
+        settings |= {"chunk_frames": 9, "overlap": draw(st.sampled_from([1, 5]))}
     return RolloutSpec(
-        method=draw(st.sampled_from(["helios", "warp-as-history"])),
+        method=method,
         model=draw(words),
         model_digest=draw(words),
         height=LATENT_FACTOR * draw(st.integers(1, 2)),
@@ -39,7 +43,7 @@ def specs(draw: st.DrawFn) -> RolloutSpec:
         negative_prompt=draw(words),
         geometry=draw(words),
         lora=draw(words),
-        settings=draw(settings_values),
+        settings=settings,
         start_image=draw(st.none() | words),
     )
 
@@ -57,18 +61,21 @@ def chunk_of(
     """A chunk of noise; equal arguments give equal chunks."""
     rng = np.random.default_rng([seed, index])
     height, width = spec.size
+    window = spec.window
+    count = window.shown(index)
     return Chunk(
         request=ChunkRequest(
             index=index,
             prompt=prompt,
-            world_from_camera=rng.normal(size=(33, 4, 4)) if cameras else None,
-            intrinsics=rng.normal(size=(33, 3, 3)) if cameras else None,
+            world_from_camera=rng.normal(size=(count, 4, 4)) if cameras else None,
+            intrinsics=rng.normal(size=(count, 3, 3)) if cameras else None,
             warp_digest=None if cameras else f"{seed:x}",
+            window=window,
         ),
         latents=rng.standard_normal(
-            (16, 9, height // LATENT_FACTOR, width // LATENT_FACTOR), dtype=np.float32
+            (16, window.latents, height // LATENT_FACTOR, width // LATENT_FACTOR), dtype=np.float32
         ),
-        frames=rng.integers(0, 256, (33, height, width, 3), dtype=np.uint8),
+        frames=rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8),
         timings={"sample": float(rng.random()), "decode": 0.25},
     )
 

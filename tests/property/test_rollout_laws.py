@@ -20,7 +20,6 @@ from rollout_values import chunk_of, field_names, rollouts, same, specs, start_o
 from flythrough import disk
 from flythrough.errors import RolloutError
 from flythrough.rollout import store
-from flythrough.rollout.chunk import Chunk
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
 
@@ -64,12 +63,15 @@ def test_rewinding_is_slicing(rollout: Rollout, data: st.DataObject) -> None:
     assert rewound.digest() == rollout.kept(kept).digest()
     frames = list(rollout.frames())
     left = list(rewound.frames())
-    assert rewound.frame_count == 33 * kept == len(left)
-    assert all(np.array_equal(a, b) for a, b in zip(left, frames[: 33 * kept], strict=True))
+    window = rollout.spec.window
+    count = window.first(kept)
+    assert rewound.frame_count == count == len(left)
+    assert all(np.array_equal(a, b) for a, b in zip(left, frames[:count], strict=True))
+    ends = [window.first(index + 1) for index in range(kept)]
     if kept:
-        assert np.array_equal(rewound.latents(), rollout.latents()[:, : 9 * kept])
-        assert np.array_equal(rewound.boundary_frames(), np.stack(frames[32 : 33 * kept : 33]))
-        assert np.array_equal(rewound.last_frame(), frames[33 * kept - 1])
+        assert np.array_equal(rewound.latents(), rollout.latents()[:, : window.latents * kept])
+        assert np.array_equal(rewound.boundary_frames(), np.stack([frames[n - 1] for n in ends]))
+        assert np.array_equal(rewound.last_frame(), frames[count - 1])
 
 
 @few
@@ -248,7 +250,7 @@ class Snapshots:
             yield
 
 
-def check_instants(snapshots: Snapshots, before: Rollout, after: Rollout, chunk: Chunk) -> None:
+def check_instants(snapshots: Snapshots, before: Rollout, after: Rollout) -> None:
     """Every instant loads as the rollout before or after, and can be continued."""
     assert len(snapshots.taken) >= 4
     reached = False
@@ -257,7 +259,7 @@ def check_instants(snapshots: Snapshots, before: Rollout, after: Rollout, chunk:
         assert same(loaded, after if same(loaded, after) else before)
         assert not reached or same(loaded, after)
         reached = reached or same(loaded, after)
-        next_chunk = replace(chunk, request=replace(chunk.request, index=len(loaded.chunks)))
+        next_chunk = chunk_of(loaded.spec, len(loaded.chunks), 77)
         store.append(copy, next_chunk)
         assert same(store.load(copy), loaded.appended(next_chunk))
         assert leftovers(copy) == []
@@ -280,19 +282,18 @@ def test_a_kill_while_appending_loses_at_most_that_chunk(rollout: Rollout) -> No
         snapshots = Snapshots(folder)
         with snapshots.watching():
             store.append(folder, chunk)
-        check_instants(snapshots, rollout, rollout.appended(chunk), chunk)
+        check_instants(snapshots, rollout, rollout.appended(chunk))
 
 
 @settings(max_examples=6, deadline=None)
 @given(rollouts(min_chunks=1, max_chunks=3))
 def test_a_kill_while_truncating_leaves_the_old_or_the_new(rollout: Rollout) -> None:
-    chunk = chunk_of(rollout.spec, 0, 77)
     with new_folder() as folder:
         store.create(folder, rollout)
         snapshots = Snapshots(folder)
         with snapshots.watching():
             store.truncate(folder, 0)
-        check_instants(snapshots, rollout, rollout.kept(0), chunk)
+        check_instants(snapshots, rollout, rollout.kept(0))
 
 
 @settings(max_examples=6, deadline=None)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flythrough.cli.output import stderr_console
-from flythrough.cli.progress import CHUNK_FRAMES
 
 if TYPE_CHECKING:
     from flythrough.engine.batch import BatchProgress
@@ -28,8 +27,8 @@ def batch_progress(
         TimeRemainingColumn,
     )
 
-    total = sum(CHUNK_FRAMES * job.chunks for job in jobs)
-    before = {job.id: sum(CHUNK_FRAMES * j.chunks for j in jobs[:n]) for n, job in enumerate(jobs)}
+    total = sum(job.chunks for job in jobs)
+    before = {job.id: sum(j.chunks for j in jobs[:n]) for n, job in enumerate(jobs)}
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -45,14 +44,14 @@ def batch_progress(
         task = bar.add_task("loading", total=total, shown=0, videos=len(jobs), visible=bool(jobs))
 
         def update(job: BatchJob, index: int, label: str, share: float) -> None:
-            done = before[job.id] + CHUNK_FRAMES * (index + share)
+            done = before[job.id] + index + share
             text = f"{job.id}: chunk {index + 1}/{job.chunks} {label}"
             bar.update(task, completed=done, description=text)
 
         def finished() -> None:
             nonlocal count
             count += 1
-            done = sum(CHUNK_FRAMES * job.chunks for job in jobs[:count])
+            done = sum(job.chunks for job in jobs[:count])
             bar.update(task, completed=done, shown=count)
 
         yield update, finished

@@ -16,8 +16,9 @@ def doctor(
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH; default: the model's.")] = None,
     frames: Annotated[int, Parameter(help="Frames of the planned run.")] = 66,
     method: Annotated[
-        Literal["warp-as-history", "helios"], Parameter(help="With or without a camera.")
-    ] = "warp-as-history",
+        Literal["warp-as-history", "helios", "worldwarp"] | None,
+        Parameter(help="Default: the model's method with a camera."),
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         MemoryChoice,

@@ -29,11 +29,16 @@ def generate(  # noqa: PLR0913 - the command-line contract
     video: Annotated[Path | None, Parameter(help="A clip to continue, without a camera.")] = None,
     model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
     method: Annotated[
-        Literal["warp-as-history", "helios"] | None,
-        Parameter(help="Default: warp-as-history with a camera or warp, else helios."),
+        Literal["warp-as-history", "helios", "worldwarp"] | None,
+        Parameter(
+            help="Default: warp-as-history with a camera or warp, else helios; worldwarp for the"
+            " folder of an ST-Diff."
+        ),
     ] = None,
-    frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33.")] = 66,
-    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64.")] = None,
+    frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33 (worldwarp: 49).")] = 66,
+    size: Annotated[
+        str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64 (worldwarp: 16).")
+    ] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[
         str, Parameter(help="'default', 'flat', a depth network, or a depth or 3D file.")
@@ -55,7 +60,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
     save_mask: Annotated[
         Path | None, Parameter(help="Also write its visibility video here (white: seen).")
     ] = None,
-    steps: Annotated[str | None, Parameter(help="Steps per pyramid stage, like 2,2,2.")] = None,
+    steps: Annotated[
+        str | None, Parameter(help="Steps per pyramid stage, like 2,2,2; worldwarp: one count.")
+    ] = None,
     guidance: Annotated[
         float | None, Parameter(help="How far to lean towards the prompt; 1: no guidance.")
     ] = None,
@@ -102,6 +109,16 @@ def generate(  # noqa: PLR0913 - the command-line contract
     scene: Annotated[
         Literal["mesh", "gaussian"] | None,
         Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        Parameter(help="worldwarp: share of the steps that rewrite what was rendered, 0 to 1."),
+    ] = None,
+    chunk_frames: Annotated[
+        int | None, Parameter(help="worldwarp: frames a chunk, such as 49 or 81.")
+    ] = None,
+    overlap: Annotated[
+        int | None, Parameter(help="worldwarp: frames that chunks share, such as 5 or 1.")
     ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -150,6 +167,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         style_scale=style_scale,
         camera_convention=camera_convention,
         scene=scene,
+        strength=strength,
+        chunk_frames=chunk_frames,
+        overlap=overlap,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
@@ -175,7 +195,7 @@ def run_to_end(
 
     assert isinstance(job, Job)
     before = len(job.rollout.chunks)
-    with frame_progress(before, job.plan.chunks, job.plan.frames) as report:
+    with frame_progress(before, job.plan.chunks, job.plan.frames, job.plan.window) as report:
         for _ in advance(job, report):
             pass
     if save_warp is not None or save_mask is not None:

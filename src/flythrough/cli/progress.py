@@ -10,8 +10,8 @@ from flythrough.cli.output import stderr_console
 
 if TYPE_CHECKING:
     from flythrough.engine.run import Progress
+    from flythrough.rollout.window import Window
 
-CHUNK_FRAMES = 33
 _LABELS = {
     "warp": "rendering the camera path",
     "encode": "encoding",
@@ -22,7 +22,9 @@ _LABELS = {
 
 
 @contextmanager
-def frame_progress(first_chunk: int, chunks: int, frames: int) -> Iterator[Progress]:
+def frame_progress(
+    first_chunk: int, chunks: int, frames: int, window: Window
+) -> Iterator[Progress]:
     """Yields the callback the engine reports to. ``frames`` caps the count that is shown."""
     from rich.progress import (
         BarColumn,
@@ -32,7 +34,7 @@ def frame_progress(first_chunk: int, chunks: int, frames: int) -> Iterator[Progr
         TimeRemainingColumn,
     )
 
-    start = min(frames, first_chunk * CHUNK_FRAMES)
+    start = min(frames, window.first(first_chunk))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -48,13 +50,14 @@ def frame_progress(first_chunk: int, chunks: int, frames: int) -> Iterator[Progr
         )
 
         def update(index: int, label: str, share: float) -> None:
-            done = min(float(frames), CHUNK_FRAMES * (index + share))
+            made = window.first(index) + share * window.shown(index)
+            done = min(float(frames), made)
             elapsed = bar.tasks[0].elapsed or 0.0
             rate = f"{(done - start) / elapsed:.2f} fps" if elapsed and done > start else ""
             bar.update(
                 task,
                 completed=done,
-                shown=min(frames, CHUNK_FRAMES * (index + int(share >= 1))),
+                shown=min(frames, window.first(index + int(share >= 1))),
                 description=f"chunk {index + 1}/{chunks}: {_LABELS.get(label, label)}",
                 rate=rate,
             )

@@ -20,7 +20,7 @@ app.command("flythrough.cli.train_helios:helios", name="helios", help="Train a s
 
 @app.command
 def nano(  # noqa: PLR0913 - every knob of a training run
-    part: Literal["codec", "geometry", "denoiser", "lora"],
+    part: Literal["codec", "geometry", "denoiser", "lora", "stdiff"],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="Run folder; resumed.")],

@@ -15,7 +15,6 @@ from flythrough.engine.options import check_compute, check_device, check_memory
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import FlythroughError, InputError
-from flythrough.rollout.chunk import CHUNK_FRAMES
 
 ROLLOUTS = "rollouts"
 UNFINISHED = ".unfinished"
@@ -54,10 +53,7 @@ class BatchJob:
     digest: str
     area: int
     done: Record | None
-
-    @property
-    def chunks(self) -> int:
-        return -(-self.request.frames // CHUNK_FRAMES)
+    chunks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +137,9 @@ def _checked(
     if batch.keep_rollouts and not (batch.folder / ROLLOUTS / row.id).is_dir():
         done = False
     area = checked.size[0] * checked.size[1]
-    return BatchJob(row.id, row.place, request, row.options, digest, area, record if done else None)
+    found = record if done else None
+    chunks = checked.chunks
+    return BatchJob(row.id, row.place, request, row.options, digest, area, found, chunks)
 
 
 def _group(request: GenerateRequest) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from flythrough.cameras.intrinsics import refitted
+from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.acceleration import accelerated
@@ -24,6 +25,7 @@ from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.worldwarp_options import worldwarp_settings
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -35,10 +37,18 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
+from flythrough.generators.worldwarp import WorldWarpGenerator, WorldWarpSettings
 from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
-from flythrough.models.loading import LoadedModel, Placement, load_model, stream_denoiser
+from flythrough.models.loading import (
+    LoadedModel,
+    LoadedStDiff,
+    Placement,
+    load_model,
+    load_st_diff_model,
+    stream_denoiser,
+)
 from flythrough.models.lora_files import read_lora
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
@@ -59,7 +69,7 @@ class Session:
     """A generator and what it needs to turn trajectories into requests."""
 
     generator: Generator
-    model: LoadedModel
+    model: LoadedModel | LoadedStDiff
     source: WarpSource | None = None
 
     @property
@@ -88,22 +98,12 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 def build_spec(checked: CheckedRequest) -> RolloutSpec:
     """The frozen specification of a new rollout."""
     request, defaults = checked.request, checked.model.defaults
-    settings: dict[str, Any] = {
-        "steps": list(request.steps or defaults.steps),
-        "amplify_first_chunk": defaults.amplify_first_chunk,
-        "guidance": defaults.guidance_scale if request.guidance is None else request.guidance,
-        "zero_star": defaults.zero_star,
-        "zero_steps": defaults.zero_steps,
-        "blend_chunks": request.blend_chunks,
-        "condition_noise": defaults.condition_noise,
-        "anchor": request.anchor,
-        "seams": request.seams,
-    }
+    settings: dict[str, Any] = _sampling_settings(checked)
     if checked.method == "warp-as-history":
         settings["visible_threshold"] = defaults.visible_threshold
         settings["warp_stages"] = defaults.warp_stages
         settings |= {f"warp.{name}": value for name, value in defaults.warp.items()}
-        settings |= checked.settings
+    settings |= checked.settings
     style = None if request.style_lora is None else str(request.style_lora.resolve())
     settings |= named_files(request.geometry, request.lora, style)
     if style is not None:
@@ -127,6 +127,23 @@ def build_spec(checked: CheckedRequest) -> RolloutSpec:
     )
 
 
+def _sampling_settings(checked: CheckedRequest) -> dict[str, Any]:
+    request, defaults = checked.request, checked.model.defaults
+    if checked.method == "worldwarp":
+        return worldwarp_settings(request, checked.model, checked.window)
+    return {
+        "steps": list(request.steps or defaults.steps),
+        "amplify_first_chunk": defaults.amplify_first_chunk,
+        "guidance": defaults.guidance_scale if request.guidance is None else request.guidance,
+        "zero_star": defaults.zero_star,
+        "zero_steps": defaults.zero_steps,
+        "blend_chunks": request.blend_chunks,
+        "condition_noise": defaults.condition_noise,
+        "anchor": request.anchor,
+        "seams": request.seams,
+    }
+
+
 def build_session(
     spec: RolloutSpec,
     folder: ModelFolder,
@@ -134,7 +151,7 @@ def build_session(
     notify: Notify,
     warp: WarpVideo | None = None,
     memory: MemoryChoice = "auto",
-    loaded: LoadedModel | None = None,
+    loaded: LoadedModel | LoadedStDiff | None = None,
     compute: Compute = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
@@ -153,11 +170,20 @@ def build_session(
     placement: Placement = "resident"
     if loaded is None:
         placement = placement_for(spec, folder, device, memory, notify)
+    if spec.method == "worldwarp":
+        st_diff = loaded or load_st_diff_model(folder, device, dtype, placement)
+        assert isinstance(st_diff, LoadedStDiff)
+        if placement == "offload":
+            stream_denoiser(st_diff)
+        scene = build_memory(spec, folder, device, notify)
+        made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene)
+        return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:
         codec = _codec_path(spec, folder)
         model = load_model(folder, device, dtype, placement, codec=codec)
     else:
+        assert isinstance(loaded, LoadedModel)
         model = _without_adapters(loaded)
     lora = _attach_adapter(spec, model, notify)
     if (style := spec.settings.get("style_lora")) is not None:
@@ -231,6 +257,21 @@ def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
             f"The rollout's settings cannot be used ({type(error).__name__}: {error}); it was "
             "written by another version of Flythrough, so use that version or start a new one."
         ) from error
+
+
+def worldwarp_sampler(spec: RolloutSpec, folder: ModelFolder) -> WorldWarpSettings:
+    """How the chunks of a worldwarp rollout are made; its settings were checked before."""
+    values = spec.settings
+    return WorldWarpSettings(
+        noise_field=FieldSettings(
+            strength=float(values["strength"]), erosion=int(values["erosion"])
+        ),
+        steps=int(values["steps"][0]),
+        shift=float(values["shift"]),
+        guidance=Guidance(scale=float(values["guidance"])),
+        blend_chunks=int(values["blend_chunks"]),
+        max_sequence_length=folder.defaults.max_sequence_length,
+    )
 
 
 def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:

@@ -41,7 +41,15 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
     """
     _check_values(request)
     given = [name for name, _ in _given(request)]
+    if method == "worldwarp":
+        if given:
+            raise InputError(
+                f"{given[0]} has no effect with method worldwarp; drop it or use --method "
+                "warp-as-history."
+            )
+        return CameraRecipe(request, _scene_settings(request, model))
     if method != "warp-as-history":
+        given += [name for name, _ in _given_for_warps(request)]
         if given:
             raise InputError(
                 f"{given[0]} has no effect without a camera (method {method}); drop it or give "
@@ -55,29 +63,35 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
         )
     for option, _ in _given_for_warps(request) if request.warp is not None else ():
         raise InputError(f"{option} has no effect on a pre-rendered --warp; drop it.")
-    photo_only = not estimates_anything(request.geometry)
-    own = model.defaults.warp
-    chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
-    if request.scene is not None and "memory" in chosen:
-        raise InputError(
-            f"--scene {request.scene} and memory in --warp-settings were both given; keep one."
-        )
+    scene = _scene_settings(request, model)
     preset = None if request.preset is None else PRESETS[request.preset]
     settings: dict[str, Any] = {"align": request.align, "select": request.select}
-    if request.scene is not None:
-        settings["warp.memory"] = request.scene
     notes: list[str] = []
     if preset is not None:
-        request, more, note = _completed(request, preset, model, chosen)
+        request, more, note = _completed(request, preset, model, scene)
         settings |= more
         notes.append(note)
-    settings |= {f"warp.{name}": value for name, value in chosen.items()}
+    settings |= scene
     band: WarpBand = request.warp_band or "short"
     settings["warp_band"] = mode = band.replace("-", "_")
     if request.visible_threshold is not None:
         settings["visible_threshold"] = request.visible_threshold
     _check_adapter(request, model, mode)
     return CameraRecipe(request, settings, tuple(notes))
+
+
+def _scene_settings(request: GenerateRequest, model: ModelFolder) -> dict[str, Any]:
+    """What the user said of the scene memory and its warps, as settings of the rollout."""
+    photo_only = not estimates_anything(request.geometry)
+    own = model.defaults.warp
+    chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
+    if request.scene is not None:
+        if "memory" in chosen:
+            raise InputError(
+                f"--scene {request.scene} and memory in --warp-settings were both given; keep one."
+            )
+        chosen["memory"] = request.scene
+    return {f"warp.{name}": value for name, value in chosen.items()}
 
 
 def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
@@ -92,7 +106,6 @@ def _given(request: GenerateRequest) -> Iterator[tuple[str, object]]:
         yield "--no-align", False
     if not request.select:
         yield "--no-select", False
-    yield from _given_for_warps(request)
 
 
 def _given_for_warps(request: GenerateRequest) -> Iterator[tuple[str, object]]:
@@ -124,7 +137,7 @@ def _check_values(request: GenerateRequest) -> None:
 
 
 def _completed(
-    request: GenerateRequest, preset: Preset, model: ModelFolder, chosen: dict[str, Any]
+    request: GenerateRequest, preset: Preset, model: ModelFolder, scene: dict[str, Any]
 ) -> tuple[GenerateRequest, dict[str, Any], str]:
     """The preset where nothing was given, its settings, and what to tell the user."""
     if not model.distilled or len(model.defaults.steps) != len(preset.steps):
@@ -153,12 +166,12 @@ def _completed(
     else:
         request = replace(request, visible_threshold=preset.visible_threshold)
         said.append(f"--visible-threshold {preset.visible_threshold:g}")
-    if "samples_per_axis" in chosen:
+    if "warp.samples_per_axis" in scene:
         kept.append("samples_per_axis")
     if request.warp is None:
         rendering, more = _quick_warps(request, preset, model)
         settings |= rendering
-        said += more["samples_per_axis" in chosen :]
+        said += more["warp.samples_per_axis" in scene :]
     if preset.fast_codec:
         said.append(_codec_words(model, settings))
     note = f"preset {request.preset}: {', '.join(said)}"

@@ -12,10 +12,11 @@ from typing import Any
 
 from flythrough.engine.options import check_device, check_memory, check_size
 from flythrough.engine.words import MemoryChoice
+from flythrough.engine.worldwarp_options import check_denoiser
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder, disk_bytes, find_model
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Method
+from flythrough.rollout.window import STANDARD, Window
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "av", "safetensors")
 _GIB = 2**30
@@ -48,12 +49,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Intent:
-    """The run that memory and time are foretold for; sizes None are the model's own."""
+    """The run that memory and time are foretold for; None is the model's own size and the method
+    that it is for with a camera."""
 
     model: str = "nano"
     size: tuple[int, int] | None = None
     frames: int = 66
-    method: Method = "warp-as-history"
+    method: Method | None = None
     device: str = "auto"
     memory: MemoryChoice = "auto"
 
@@ -71,9 +73,11 @@ def examine(intent: Intent) -> Report:
         raise InputError(f"--frames {intent.frames} is out of range; give 1 to 100000.")
     folder = find_model(intent.model)
     size = intent.size or (folder.defaults.height, folder.defaults.width)
-    check_size(size)
+    method = intent.method or ("warp-as-history" if folder.is_helios else "worldwarp")
+    check_denoiser(method, folder)
+    check_size(size, pyramid=method != "worldwarp")
     rows = [_package(name) for name in _PACKAGES]
-    rows += [_devices(), _model(folder), *_foretold(intent, folder, size)]
+    rows += [_devices(), _model(folder), *_foretold(intent, method, folder, size)]
     return Report(tuple(rows))
 
 
@@ -102,7 +106,9 @@ def _model(folder: ModelFolder) -> Row:
     return Row("model", f"{folder.name}: {size:.0f} MiB ({', '.join(parts)})")
 
 
-def _foretold(intent: Intent, folder: ModelFolder, size: tuple[int, int]) -> list[Row]:
+def _foretold(
+    intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
+) -> list[Row]:
     from flythrough.engine.build import pick_device
     from flythrough.engine.memory_plan import (
         PLACEMENTS,
@@ -110,12 +116,13 @@ def _foretold(intent: Intent, folder: ModelFolder, size: tuple[int, int]) -> lis
         available_host_bytes,
         choose_placement,
         free_bytes,
+        own_window,
         run_needs,
     )
 
     device = pick_device(intent.device)
     kind = "cuda" if device.type == "cuda" else "cpu"
-    needs = run_needs(folder, size, intent.method, intent.frames, kind)
+    needs = run_needs(folder, size, method, intent.frames, kind)
     free, host_free = free_bytes(device), available_host_bytes()
     where = f"GPU {device}" if kind == "cuda" else "host memory"
 
@@ -132,7 +139,7 @@ def _foretold(intent: Intent, folder: ModelFolder, size: tuple[int, int]) -> lis
 
     options = PLACEMENTS if kind == "cuda" else PLACEMENTS[:2]
     rows = [
-        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {intent.method}, on {device}"),
+        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {device}"),
         *(row(needs.plan(placement)) for placement in options),
     ]
     try:
@@ -141,7 +148,9 @@ def _foretold(intent: Intent, folder: ModelFolder, size: tuple[int, int]) -> lis
         return [*rows, Row("memory", str(error), good=False)]
     rows.append(Row("memory", f"{free / _GIB:.1f} GiB free: --memory {plan.placement} fits"))
     rows.append(_disk(plan.disk_bytes))
-    rows.append(_duration(plan, intent.frames, device, needs.weights["transformer"].whole))
+    window = own_window(folder) if method == "worldwarp" else STANDARD
+    weights = needs.weights["transformer"].whole
+    rows.append(_duration(plan, intent.frames, window, device, weights))
     return rows
 
 
@@ -152,16 +161,15 @@ def _disk(spool: int) -> Row:
     return Row("disk", words, good=free > needed)
 
 
-def _duration(plan: Any, frames: int, device: Any, weights: int) -> Row:
+def _duration(plan: Any, frames: int, window: Window, device: Any, weights: int) -> Row:
     """From the device's own speed at matrix products, tried for a moment."""
     rate = matrix_rate(device)
     seconds = plan.flops / (rate * _EFFICIENCY["cuda" if device.type == "cuda" else "cpu"])
     if plan.placement == "offload":
         seconds = max(seconds, plan.calls * weights / bus_rate(device))
-    chunks = -(-frames // CHUNK_FRAMES)
-    total = seconds * chunks
+    total = seconds * window.chunks(frames)
     words = (
-        f"about {total:.0f} s for {frames} frames, {seconds:.1f} s a chunk of {CHUNK_FRAMES} "
+        f"about {total:.0f} s for {frames} frames, {seconds:.1f} s a chunk of {window.frames} "
         f"({plan.flops / 1e12:.3g} T operations, {rate / 1e12:.3g} T a second), loading apart"
     )
     return Row("time", words, data={"seconds": total, "flops": plan.flops})

@@ -59,7 +59,7 @@ def check_geometry(request: GeometryRequest) -> CheckedGeometry:
     if not request.geometry.strip():
         raise GeometryError("--geometry is empty; give a value or leave the option out.")
     size = request.size or (model.defaults.height, model.defaults.width)
-    check_size(size)
+    check_size(size, pyramid=model.is_helios)
     photo = fit(read_photo(request.image), *size)
     check_source(request.geometry, model, photo)
     given = [file_of(request.geometry)] if names_file(request.geometry) else []

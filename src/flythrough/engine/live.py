@@ -14,7 +14,7 @@ from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.warp_video import warp_digest
 from flythrough.errors import InputError
-from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
+from flythrough.rollout.chunk import ChunkRequest
 from flythrough.rollout.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ Camera = str | Path | Trajectory
 
 
 class WarpPreview(NamedTuple):
-    """What a step is conditioned on: ``frames`` uint8 [33,H,W,3] sRGB, one colour where nothing was
-    seen, and ``mask`` float32 [33,H,W] in [0,1], 1 where the scene was seen."""
+    """What a step is conditioned on: ``frames`` uint8 [T,H,W,3] sRGB (the chunk's new frames), one
+    colour where nothing was seen, and ``mask`` float32 [T,H,W] in [0,1], 1 where it was seen."""
 
     frames: np.ndarray
     mask: np.ndarray
@@ -38,7 +38,7 @@ def path_on(rollout: Rollout, camera: Camera, convention: str | None = None) -> 
     Raises:
         InputError: a rollout without a last camera, or a path that cannot be used.
     """
-    led = rollout.spec.method == "warp-as-history"
+    led = rollout.spec.method != "helios"
     if not led or rollout.start is None:
         raise InputError("This rollout has no camera to move on from; begin with start().")
     if rollout.last_camera() is None:
@@ -46,7 +46,8 @@ def path_on(rollout: Rollout, camera: Camera, convention: str | None = None) -> 
             "This rollout has no camera to move on from, since its last chunk followed a warp "
             "alone; rewind it, or give that step its camera beside the warp."
         )
-    count = CHUNK_FRAMES + (1 if rollout.chunks else 0)
+    done = len(rollout.chunks)
+    count = rollout.spec.window.shown(done) + (1 if done else 0)
     if not isinstance(camera, Trajectory):
         camera = trajectory_from(camera, count, rollout.spec.fps, convention)
         check_metres(camera, rollout.spec.geometry)
@@ -68,8 +69,15 @@ def request_along(
     """
     from flythrough.engine.run import scene_scale
 
-    leg = Leg(len(rollout.chunks), CHUNK_FRAMES, prompt, camera)
-    return Plan((leg,), *scene_scale(session, rollout)).request(rollout)
+    return plan_of(rollout, camera, prompt, scene_scale(session, rollout)).request(rollout)
+
+
+def plan_of(
+    rollout: Rollout, camera: Trajectory | None, prompt: str, scale: tuple[float | None, bool]
+) -> Plan:
+    """One more chunk; ``scale`` is the photo's median depth and whether it is in metres."""
+    window, done = rollout.spec.window, len(rollout.chunks)
+    return Plan((Leg(done, window.shown(done), prompt, camera),), *scale, window=window)
 
 
 def preview(session: Session, rollout: Rollout, request: ChunkRequest) -> WarpPreview:

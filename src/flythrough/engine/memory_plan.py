@@ -38,6 +38,7 @@ from flythrough.models.needs import ModelNeeds, PartNeed, depth_need, streaming_
 from flythrough.models.ttt3r_folder import find_streaming
 from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_FRAMES
 from flythrough.rollout.spec import Method, RolloutSpec
+from flythrough.rollout.window import Window
 from flythrough.scene.raster import pass_bytes
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
@@ -141,12 +142,14 @@ class RunParts:
         adapters: files or folders of adapters, all counted in every stage.
         codec: takes the place of the folder's own.
         pixel_limit: bounds the pictures that the geometry network sees, ``views`` at a time.
+        window: how method worldwarp cuts chunks; None: as the model has it.
     """
 
     adapters: tuple[Path, ...] = ()
     codec: Path | None = None
     pixel_limit: int | None = None
     views: int = 1
+    window: Window | None = None
 
 
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
@@ -176,6 +179,7 @@ def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
         codec=folder.fast_codec if settings.get("codec") == FAST_CODEC else None,
         pixel_limit=settings.get("geometry_pixel_limit"),
         views=views,
+        window=spec.window if spec.method == "worldwarp" else None,
     )
 
 
@@ -193,8 +197,8 @@ def run_needs(
     parts: RunParts | None = None,
 ) -> RunNeeds:
     """Measure a run of ``frames`` frames of ``size`` (height, width) on a ``device`` kind, with the
-    warp in the history ``band``. ``parts``: what comes beside the folder's own networks; None is
-    what a run without options has.
+    warp in the history ``band``.
+    ``parts``: what comes beside the folder's own networks; None is what a run without options has.
 
     Raises:
         WeightsError: a configuration in the folder describes no network that can be used.
@@ -202,6 +206,17 @@ def run_needs(
     defaults = folder.defaults
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     parts = default_parts(folder, method, band) if parts is None else parts
+    if method == "worldwarp":
+        return _worldwarp_needs(
+            folder,
+            size,
+            frames,
+            device,
+            steps,
+            guidance,
+            geometry,
+            parts,
+        )
     needs = ModelNeeds(folder.path, device, dtype, codec=parts.codec, adapters=parts.adapters)
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
@@ -216,20 +231,7 @@ def run_needs(
         need = needs.denoise(latent, 2 ** (len(counts) - 1 - stage), make)
         peak = max(peak, need.peak_bytes)
         flops += need.flops * count * passes
-    nothing = Need(0, 0.0)
-    weights = needs.weights()
-    if not (led and is_network(geometry)):
-        weights.pop("geometry", None)
-    warp = Need(pass_bytes(device, size), 0.0) if led else nothing
-    if led and is_monocular(geometry):
-        weights["geometry"], look = depth_need(find_monocular(geometry), size)
-        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
-    elif led and is_streaming(geometry):
-        weights["geometry"], look = streaming_need(find_streaming(geometry), size)
-        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
-    elif "geometry" in weights:
-        look = needs.geometry(size, parts.views, parts.pixel_limit)
-        warp = Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
+    weights, warp = _scene_needs(needs, size, device, geometry if led else None, parts)
     return RunNeeds(
         weights=weights,
         text=needs.text(defaults.max_sequence_length),
@@ -242,6 +244,70 @@ def run_needs(
         device=device,
         calls=sum(counts) * passes,
     )
+
+
+def own_window(folder: ModelFolder) -> Window:
+    """How method worldwarp cuts chunks where nothing else is asked for."""
+    usual = folder.defaults.worldwarp
+    return Window(usual.chunk_frames, usual.overlap)
+
+
+def _worldwarp_needs(
+    folder: ModelFolder,
+    size: tuple[int, int],
+    frames: int,
+    device: str,
+    steps: tuple[int, ...] | None,
+    guidance: float | None,
+    geometry: str,
+    parts: RunParts,
+) -> RunNeeds:
+    usual, window = folder.defaults.worldwarp, parts.window or own_window(folder)
+    assert folder.st_diff is not None
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    needs = ModelNeeds(folder.path, device, dtype, folder.st_diff.name)
+    factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
+    latent = size[0] // factor, size[1] // factor
+    scale = usual.guidance_scale if guidance is None else guidance
+    calls = (steps or (usual.steps,))[0] * (1 if scale == 1.0 else 2)
+    once = needs.denoise_tokens(latent, window.latents, length)
+    weights, warp = _scene_needs(needs, size, device, geometry, parts)
+    return RunNeeds(
+        weights=weights,
+        text=needs.text(length),
+        encode=needs.encode(size, window.frames),
+        warp=warp,
+        denoise=Need(once.peak_bytes, once.flops * calls),
+        decode=needs.decode(size, window.frames),
+        frames=window.first(window.chunks(frames)),
+        size=size,
+        device=device,
+        calls=calls,
+    )
+
+
+def _scene_needs(
+    needs: ModelNeeds,
+    size: tuple[int, int],
+    device: str,
+    geometry: str | None,
+    parts: RunParts,
+) -> tuple[dict[str, PartNeed], Need]:
+    """Weights of all parts, and rendering; ``geometry`` None: no camera leads."""
+    weights, nothing = needs.weights(), Need(0, 0.0)
+    if geometry is None or not is_network(geometry):
+        weights.pop("geometry", None)
+    if geometry is None:
+        return weights, nothing
+    warp = Need(pass_bytes(device, size), 0.0)
+    look = Need(0, 0.0)
+    if is_monocular(geometry):
+        weights["geometry"], look = depth_need(find_monocular(geometry), size)
+    elif is_streaming(geometry):
+        weights["geometry"], look = streaming_need(find_streaming(geometry), size)
+    elif "geometry" in weights:
+        look = needs.geometry(size, parts.views, parts.pixel_limit)
+    return weights, Need(max(warp.peak_bytes, look.peak_bytes), look.flops)
 
 
 def placement_for(

@@ -33,16 +33,26 @@ def check_numbers(frames: int, seed: int, steps: tuple[int, ...] | None = None) 
 
 
 def check_sampling(
-    model: ModelFolder, steps: tuple[int, ...] | None, guidance: float | None, negative: str
+    model: ModelFolder,
+    steps: tuple[int, ...] | None,
+    guidance: float | None,
+    negative: str,
+    method: Method = "helios",
 ) -> None:
     """--steps, --guidance and --negative-prompt against the kind of model.
 
     Raises:
         InputError: another number of stages, a scale out of range, or a prompt without effect.
     """
-    stages = len(model.defaults.steps)
+    given = "" if steps is None else ",".join(map(str, steps))
+    if method == "worldwarp" and steps is not None and len(steps) != 1:
+        raise InputError(
+            f"--steps {given} has {len(steps)} counts but method worldwarp samples in one stage; "
+            f"write it like {model.defaults.worldwarp.steps}."
+        )
+    stages = 1 if method == "worldwarp" else len(model.defaults.steps)
     if steps is not None and len(steps) != stages:
-        given, like = ",".join(map(str, steps)), ",".join(map(str, model.defaults.steps))
+        like = ",".join(map(str, model.defaults.steps))
         raise InputError(
             f"--steps {given} has {len(steps)} counts but the model {model.name} has {stages} "
             f"pyramid stages; write it like {like}."
@@ -51,12 +61,18 @@ def check_sampling(
         raise InputError(
             f"--guidance {guidance:g} is out of range; give 1 (none) to 100 (published: 5)."
         )
-    scale = model.defaults.guidance_scale if guidance is None else guidance
+    scale = usual_guidance(model, method) if guidance is None else guidance
     if negative.strip() and scale == 1.0:
         raise InputError(
             "--negative-prompt has no effect without guidance, which the model "
             f"{model.name} does not use by default; add --guidance 5 or drop it."
         )
+
+
+def usual_guidance(model: ModelFolder, method: Method) -> float:
+    """The guidance scale of a model where none is asked for."""
+    defaults = model.defaults
+    return defaults.worldwarp.guidance_scale if method == "worldwarp" else defaults.guidance_scale
 
 
 def check_blend(chunks: int, rollout: Path | None) -> None:
@@ -135,18 +151,20 @@ def check_seams(seams: str, frames: int, before: bool) -> None:
         )
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """Both sides must be cut into whole tokens in each pyramid stage.
+def check_size(size: tuple[int, int], *, pyramid: bool = True) -> None:
+    """Both sides must be cut into whole tokens, of a ``pyramid`` in each of its stages.
 
     Raises:
-        InputError: a side that is not a multiple of 64 from 64 to 4096.
+        InputError: a side that is not a multiple of 64 (16 without a pyramid) from 64 to 4096.
     """
+    unit = 64 if pyramid else 16
+    why = "three pyramid stages of 16-pixel tokens" if pyramid else "tokens of 16 pixels"
     for side, value in zip(("height", "width"), size, strict=True):
-        if value < 64 or value > 4096 or value % 64:
-            near = min(4096, max(64, round(value / 64) * 64))
+        if value < 64 or value > 4096 or value % unit:
+            near = min(4096, max(64, round(value / unit) * unit))
             raise InputError(
-                f"The {side} {value} must be a multiple of 64 from 64 to 4096 (three pyramid "
-                f"stages of 16-pixel tokens); try {near}."
+                f"The {side} {value} must be a multiple of {unit} from 64 to 4096 ({why}); try "
+                f"{near}."
             )
 
 

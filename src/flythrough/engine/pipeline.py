@@ -39,12 +39,14 @@ from flythrough.models.catalog import find_model
 from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.rollout.spec import Anchor, Seams
+from flythrough.rollout.window import MOST_FRAMES
 
 if TYPE_CHECKING:
     from flythrough.engine.build import Session
     from flythrough.media import video as media
     from flythrough.sampling.pyramid import AfterStep
 
+_SEVERAL_CHUNKS = 2 * MOST_FRAMES
 Callback = Callable[[int, str, float], None]
 """Called with the chunk index, a label and the finished share of that chunk."""
 
@@ -149,7 +151,8 @@ class Pipeline:
 
         With a camera it follows the path (Warp-as-History); without one it starts from the image,
         goes on from the video, or comes from the prompt alone (Helios). Further keywords are
-        switches of the camera method (``engine.presets.CameraSwitches``).
+        switches of the camera method (``engine.presets.CameraSwitches``), ``method`` (``worldwarp``
+        for the other one), and ``strength``, ``chunk_frames`` and ``overlap`` for WorldWarp.
 
         Args:
             image: a path, a PIL picture, or an array [H,W,3] of uint8 or of floats in [0,1].
@@ -216,8 +219,8 @@ class Pipeline:
             seams=seams,
             **known_switches(led),
         )
-        # a rollout to be stepped has borders to come: two chunks stand for "more than one"
-        checked = check(replace(request, camera="static", frames=2 * CHUNK_FRAMES))
+        # a rollout to be stepped has borders to come: so many frames are more than one chunk
+        checked = check(replace(request, camera="static", frames=_SEVERAL_CHUNKS))
         return self._begin(checked)[1]
 
     def step(
@@ -231,11 +234,12 @@ class Pipeline:
         mask: np.ndarray | None = None,
         camera_convention: str | None = None,
     ) -> Rollout:
-        """One more chunk (33 frames) along ``camera`` or ``warp``; the given rollout stays valid.
+        """One more chunk along ``camera`` or ``warp``; the given rollout stays valid.
 
         A path starts at the last camera: its first camera is that one and is not shown again, so
-        33 further cameras are used. A trajectory of another length is resampled over the chunk.
-        Intrinsics may differ from frame to frame.
+        as many further cameras are used as the chunk adds frames (33; fewer in later chunks of
+        WorldWarp). A trajectory of another length is resampled over the chunk. Intrinsics may
+        differ from frame to frame.
 
         Args:
             prompt: from here on; None keeps the last one.
@@ -252,14 +256,19 @@ class Pipeline:
             raise InputError("A mask has no effect without a warp; give both or drop the mask.")
         if warp is None and camera is None:
             raise InputError("A step needs a way to go; give a camera path or a warp.")
-        if rollout.spec.method != "warp-as-history":
+        if rollout.spec.method == "helios":
             raise InputError("This rollout has no camera to move on from; begin with start().")
+        if warp is not None and rollout.spec.method == "worldwarp":
+            raise InputError(
+                "Method worldwarp renders its own hints and follows no warp; drop it or begin with "
+                "method warp-as-history."
+            )
         given = None if warp is None else warp_in_memory(warp, mask, rollout.size)
         path = None if camera is None else path_on(rollout, camera, camera_convention)
         session = self._sessions.ready(rollout.spec)
         index = len(rollout.chunks)
         if path is not None and given is None:
-            leg = Leg(index, CHUNK_FRAMES, said, path)
+            leg = Leg(index, rollout.spec.window.shown(index), said, path)
             return self._made(
                 session, rollout, leg, callback, believed_file(camera, camera_convention)
             )
@@ -277,7 +286,8 @@ class Pipeline:
     def warp(self, rollout: Rollout, camera: Camera) -> WarpPreview:
         """What a step along ``camera`` would be conditioned on, without making it.
 
-        Frames uint8 [33,H,W,3] and mask float32 [33,H,W], 1 where the scene was seen.
+        Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the new frames, 1 where the scene
+        was seen.
 
         Raises:
             InputError: as :meth:`step`.
@@ -335,7 +345,8 @@ class Pipeline:
         from flythrough.engine.foresight import foresee
         from flythrough.engine.run import Job, advance, scene_scale
 
-        job = Job(session, rollout, Plan((leg,), *scene_scale(session, rollout)))
+        plan = Plan((leg,), *scene_scale(session, rollout), window=rollout.spec.window)
+        job = Job(session, rollout, plan)
         hold_against_scene(session, rollout, job.plan, believed, _announce)
         if not rollout.chunks:
             foresee(session, rollout, job.plan, _announce)

@@ -9,8 +9,9 @@ import numpy as np
 
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.warp_video import WarpRecord
-from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
+from flythrough.rollout.chunk import ChunkRequest
 from flythrough.rollout.rollout import Rollout
+from flythrough.rollout.window import STANDARD, Window
 
 
 def current_prompt(rollout: Rollout) -> str:
@@ -28,9 +29,9 @@ class Leg:
     prompt: str
     trajectory: Trajectory | None
 
-    @property
-    def chunks(self) -> int:
-        return -(-self.frames // CHUNK_FRAMES)
+    def chunks(self, window: Window) -> int:
+        """How many chunks of ``window`` it takes."""
+        return window.chunks(window.first(self.first_chunk) + self.frames) - self.first_chunk
 
     def to_dict(self) -> dict[str, Any]:
         path = None if self.trajectory is None else self.trajectory.to_dict()
@@ -48,7 +49,7 @@ class Plan:
 
     The camera of leg n starts where leg n-1 ended. ``median_depth`` is that of the photo, in scene
     units; None for a method without geometry. ``warp`` leads instead of a trajectory when it was
-    rendered elsewhere.
+    rendered elsewhere. ``window``: length and overlap of the rollout's chunks.
     """
 
     legs: tuple[Leg, ...]
@@ -56,10 +57,11 @@ class Plan:
     metric: bool = False
     output: str | None = None
     warp: WarpRecord | None = None
+    window: Window = STANDARD
 
     @property
     def chunks(self) -> int:
-        return max((leg.first_chunk + leg.chunks for leg in self.legs), default=0)
+        return max((leg.first_chunk + leg.chunks(self.window) for leg in self.legs), default=0)
 
     @property
     def frames(self) -> int:
@@ -67,16 +69,19 @@ class Plan:
         if not self.legs:
             return 0
         last = self.legs[-1]
-        return last.first_chunk * CHUNK_FRAMES + last.frames
+        return self.window.first(last.first_chunk) + last.frames
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        data: dict[str, Any] = {
             "legs": [leg.to_dict() for leg in self.legs],
             "median_depth": self.median_depth,
             "metric": self.metric,
             "output": self.output,
             "warp": None if self.warp is None else self.warp.to_dict(),
         }
+        if self.window != STANDARD:
+            data["window"] = [self.window.frames, self.window.overlap]
+        return data
 
     def extended(self, leg: Leg) -> Plan:
         """The plan with everything from ``leg.first_chunk`` on replaced by ``leg``."""
@@ -89,16 +94,18 @@ class Plan:
         leg = next(leg for leg in reversed(self.legs) if leg.first_chunk <= index)
         if leg.trajectory is None:
             digest = None if self.warp is None else self.warp.digests[index]
-            return ChunkRequest(index=index, prompt=leg.prompt, warp_digest=digest)
+            return ChunkRequest(
+                index=index, prompt=leg.prompt, warp_digest=digest, window=self.window
+            )
         cameras = self.cameras(leg, rollout)
-        window = slice(
-            CHUNK_FRAMES * (index - leg.first_chunk), CHUNK_FRAMES * (index - leg.first_chunk + 1)
-        )
+        at = self.window.first(index) - self.window.first(leg.first_chunk)
+        part = slice(at, at + self.window.shown(index))
         return ChunkRequest(
             index=index,
             prompt=leg.prompt,
-            world_from_camera=cameras.world_from_camera[window],
-            intrinsics=cameras.intrinsics[window] if cameras.intrinsics is not None else None,
+            world_from_camera=cameras.world_from_camera[part],
+            intrinsics=cameras.intrinsics[part] if cameras.intrinsics is not None else None,
+            window=self.window,
         )
 
     def cameras(self, leg: Leg, rollout: Rollout) -> Trajectory:
@@ -116,5 +123,6 @@ class Plan:
         resolved = path.resolve(matrix, rollout.size, self.median_depth, self.metric)
         if leg.first_chunk:
             resolved = resolved[1:]
-        padded = resolved.padded(leg.chunks * CHUNK_FRAMES)
+        last, first = leg.first_chunk + leg.chunks(self.window), leg.first_chunk
+        padded = resolved.padded(self.window.first(last) - self.window.first(first))
         return padded.moved(pose) if leg.first_chunk else padded

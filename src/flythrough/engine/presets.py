@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from flythrough.engine.warp_options import Fill
+from flythrough.rollout.spec import Method
 
 PresetName = Literal["realtime"]
 FAST_CODEC = "taehv"
@@ -18,6 +19,7 @@ WarpBand = Literal["short", "patch-mid"]
 class CameraSwitches(TypedDict, total=False):
     """Switches of the camera method, as in ``engine.request.GenerateRequest``."""
 
+    method: Method | None
     preset: PresetName | None
     warp_band: WarpBand | None
     visible_threshold: float | None
@@ -28,6 +30,9 @@ class CameraSwitches(TypedDict, total=False):
     style_lora: Path | None
     style_scale: float
     camera_convention: str | None
+    strength: float | None
+    chunk_frames: int | None
+    overlap: int | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:

@@ -40,13 +40,19 @@ from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
 from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.worldwarp_options import (
+    check_denoiser,
+    check_worldwarp,
+    only_st_diff,
+    worldwarp_window,
+)
 from flythrough.errors import InputError
 from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import Anchor, Method, Seams
+from flythrough.rollout.window import STANDARD, Window
 from flythrough.scene.settings import SceneKind
 
 
@@ -62,6 +68,9 @@ class GenerateRequest:
     weights lie (``engine.words.MemoryChoice``); ``compute``: the
     denoiser's path (``engine.words.Compute``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
+
+    ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
+    None from the model: how much of what was rendered is rewritten, and how chunks are cut.
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
@@ -111,6 +120,9 @@ class GenerateRequest:
     style_scale: float = 1.0
     camera_convention: str | None = None
     scene: SceneKind | None = None
+    strength: float | None = None
+    chunk_frames: int | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +142,11 @@ class CheckedRequest:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     believed: BelievedFile | None = None
+    window: Window = STANDARD
 
     @property
     def chunks(self) -> int:
-        return -(-self.request.frames // CHUNK_FRAMES)
+        return self.window.chunks(self.request.frames)
 
 
 def check(request: GenerateRequest) -> CheckedRequest:
@@ -142,18 +155,20 @@ def check(request: GenerateRequest) -> CheckedRequest:
     Raises:
         InputError: any option that is wrong, contradictory or without effect.
     """
+    _check_words(request)
     method = _method(request)
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
     check_memory(request.memory, request.device)
     check_compute(request.compute, request.device)
-    _check_words(request)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)
+    check_denoiser(method, model)
+    window = worldwarp_window(request, method, model)
     recipe = camera_recipe(request, method, model)
     request = recipe.request
-    check_sampling(model, request.steps, request.guidance, request.negative_prompt)
+    check_sampling(model, request.steps, request.guidance, request.negative_prompt, method)
     check_blend(request.blend_chunks, request.rollout)
     band = recipe.settings.get("warp_band", "short")
     check_lora_scale(request.lora_scale, has_adapter(request, method, model, band))
@@ -161,7 +176,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     preceded = request.rollout is not None or request.video is not None
     check_seams(request.seams, request.frames, preceded)
     size = request.size or (model.defaults.height, model.defaults.width)
-    check_size(size)
+    check_size(size, pyramid=method != "worldwarp")
     photo = None if request.image is None else fit(_decoded(request.image), *size)
     trajectory = _trajectory(request, model.defaults.fps)
     warp = None
@@ -171,7 +186,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_lora(request.lora)
     if request.style_lora is not None:
         check_lora(str(request.style_lora))
-    if method == "warp-as-history":
+    if method != "helios":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
     notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
@@ -187,6 +202,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
         recipe.notes + notes,
         recipe.settings,
         believed_file(request.camera, request.camera_convention),
+        window,
     )
 
 
@@ -309,7 +325,11 @@ def _method(request: GenerateRequest) -> Method:
         raise InputError("--warp-mask has no effect without --warp; give both or neither.")
     controlled = request.camera is not None or request.warp is not None
     method: Method = request.method or ("warp-as-history" if controlled else "helios")
-    if method == "warp-as-history":
+    if request.method is None and controlled and only_st_diff(request.model):
+        method = "worldwarp"
+    if method == "worldwarp":
+        check_worldwarp(request)
+    elif method == "warp-as-history":
         _check_camera_method(request, controlled)
     else:
         _check_plain_method(request, controlled)

@@ -26,13 +26,10 @@ from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout import store
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
 
 if TYPE_CHECKING:
     from flythrough.engine.run import Job
-
-_DEFAULT_FRAMES = CHUNK_FRAMES
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,9 @@ def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> N
 
 
 def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
-    frames = _DEFAULT_FRAMES if request.frames is None else request.frames
+    window = rollout.spec.window
+    done = len(rollout.chunks)
+    frames = window.shown(done) if request.frames is None else request.frames
     check_numbers(frames, rollout.spec.seed)
     if plan.warp is not None:
         raise RolloutError(
@@ -184,17 +183,16 @@ def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Pla
         )
     prompt = current_prompt(rollout) if request.prompt is None else request.prompt
     trajectory = _new_trajectory(request, rollout, frames)
-    done = len(rollout.chunks)
     notes = []
     if done < plan.chunks:
         notes.append(
             f"chunks {done + 1} to {plan.chunks} of the old plan are not made: the new leg takes "
             "their place."
         )
-    elif done and plan.frames % CHUNK_FRAMES:
+    elif done and plan.frames < rollout.frame_count:
         notes.append(
             f"the old video ended at frame {plan.frames}: it now runs to the end of its last "
-            f"chunk, frame {done * CHUNK_FRAMES}, before the new leg begins."
+            f"chunk, frame {rollout.frame_count}, before the new leg begins."
         )
     if trajectory is not None and request.camera is None:
         notes.append("no --camera was given: the camera stands still.")

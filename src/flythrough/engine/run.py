@@ -27,7 +27,6 @@ from flythrough.generators.warp import levels
 from flythrough.geometry.types import ScaleKind
 from flythrough.media.video import VideoWriter
 from flythrough.rollout import store
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.lock import held
 from flythrough.rollout.rollout import Rollout
 
@@ -69,7 +68,7 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     output = None if request.output is None else str(request.output.resolve())
     depth, metric = scene_scale(session, rollout)
     warp = None if checked.warp is None else checked.warp.record
-    plan = Plan((leg,), depth, metric, output, warp)
+    plan = Plan((leg,), depth, metric, output, warp, spec.window)
     plan.request(rollout)  # a path that does not resolve must fail before anything is written
     hold_against_scene(session, rollout, plan, checked.believed, notify)
     foresee(session, rollout, plan, notify)
@@ -123,7 +122,7 @@ def _chunks(job: Job, progress: Progress) -> Iterator[Rollout]:
 
 def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
     """The trimmed video of a rollout; returns the number of frames written."""
-    count = min(plan.frames, len(rollout.chunks) * CHUNK_FRAMES)
+    count = min(plan.frames, rollout.frame_count)
     metadata = {"flythrough": rollout.digest(), "seed": rollout.spec.seed}
     with VideoWriter(output, rollout.spec.fps, metadata=metadata) as writer:
         for number, frame in enumerate(rollout.frames()):

@@ -73,5 +73,7 @@ class Sessions:
 
 def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:
     """Whether two rollouts use the same networks, adapters apart."""
+    if "worldwarp" in (before.method, spec.method) and before.method != spec.method:
+        return False  # another denoiser of the same folder
     codecs = [one.settings.get("codec") for one in (before, spec)]
     return before.model_digest == spec.model_digest and codecs[0] == codecs[1]

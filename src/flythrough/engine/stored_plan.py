@@ -12,6 +12,7 @@ from flythrough.engine.warp_video import WarpRecord
 from flythrough.errors import CameraError, RolloutError
 from flythrough.rollout import store
 from flythrough.rollout.rollout import Rollout
+from flythrough.rollout.window import STANDARD, Window
 
 _MOST_FRAMES = 100_000
 
@@ -47,7 +48,9 @@ def check_fits(plan: Plan, rollout: Rollout, folder: Path) -> None:
     Raises:
         RolloutError: it leads another way than the rollout's method.
     """
-    if rollout.spec.method == "helios":
+    if plan.window != rollout.spec.window:
+        fits = False
+    elif rollout.spec.method == "helios":
         fits = plan.warp is None and all(leg.trajectory is None for leg in plan.legs)
     elif plan.warp is not None:
         whole = len(plan.warp.digests) == plan.chunks
@@ -80,7 +83,8 @@ def _plan(data: dict[str, Any]) -> Plan:
     metric = _part(data, "metric")
     if not isinstance(metric, bool):
         raise _DamageError("'metric' is neither true nor false")
-    return Plan(legs, _depth(_part(data, "median_depth")), metric, output, _warp(data))
+    depth = _depth(_part(data, "median_depth"))
+    return Plan(legs, depth, metric, output, _warp(data), _window(data))
 
 
 def _leg(item: Any) -> Leg:
@@ -108,6 +112,18 @@ def _warp(data: dict[str, Any]) -> WarpRecord | None:
     if not all(isinstance(digest, str) for digest in record.digests):
         raise _DamageError("the pre-rendered warp cannot be read")
     return record
+
+
+def _window(data: dict[str, Any]) -> Window:
+    """The standard one is not written."""
+    value = data.get("window")
+    if value is None:
+        return STANDARD
+    try:
+        frames, overlap = value
+        return Window(frames, overlap)
+    except (TypeError, ValueError, RolloutError) as error:
+        raise _DamageError("'window' is no length of chunks with their overlap") from error
 
 
 def _part(data: dict[str, Any], name: str) -> Any:

@@ -47,11 +47,17 @@ def check_settings(spec: RolloutSpec) -> None:
     Raises:
         RolloutError: which one, and what is wrong with it.
     """
-    _check(spec.settings, _ANY, needed=("steps", "guidance", "anchor"))
+    if spec.method == "worldwarp":
+        known = _WORLDWARP
+        _check(spec.settings, known, needed=tuple(k for k in known if k not in _OPTIONAL))
+        warp_settings(spec)
+    else:
+        _check(spec.settings, _ANY, needed=("steps", "guidance", "anchor"))
+        known = _ANY
     if spec.method == "warp-as-history":
         _check(spec.settings, _CAMERA, needed=("visible_threshold", "warp_stages"))
         warp_settings(spec)
-    known = _ANY | (_CAMERA if spec.method == "warp-as-history" else {})
+        known = _ANY | _CAMERA
     for name, value in spec.settings.items():
         if name not in known and not name.startswith(_WARP):
             raise _unusable(name, value, "is unknown")
@@ -130,3 +136,15 @@ _CAMERA: dict[str, Rule] = {
     "style_scale": _number(-4, 4),
     "geometry_pixel_limit": lambda value: value is None or _whole(1, 1 << 40)(value),
 }
+_WORLDWARP: dict[str, Rule] = {
+    "steps": lambda value: _steps(value) and len(value) == 1,
+    "guidance": _number(1, 100),
+    "blend_chunks": _whole(0, 100),
+    "chunk_frames": _whole(5, 1001),
+    "overlap": _whole(1, 1001),
+    "strength": _number(0, 1),
+    "erosion": lambda value: _whole(1, 255)(value) and value % 2 == 1,
+    "shift": _number(0.01, 100),
+    "geometry_digest": lambda value: isinstance(value, str),
+}
+_OPTIONAL = ("geometry_digest",)

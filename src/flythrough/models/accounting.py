@@ -102,7 +102,9 @@ class _FusedAttention(TorchFunctionMode):
     ) -> object:
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        query, key, value = args[:3]
+        named = kwargs or {}
+        given = [*args, *(named[name] for name in ("query", "key", "value")[len(args) :])]
+        query, key, value = given[:3]
         scores = query.shape[:-1].numel() * key.shape[-2]
         self.ledger.flops += 2.0 * scores * (key.shape[-1] + value.shape[-1])
         result: Tensor = _Attention.apply(query, key, value)

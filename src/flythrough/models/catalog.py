@@ -21,9 +21,28 @@ _REQUIRED = {
     "tokenizer": "tokenizer",
     "scheduler": "scheduler",
 }
+ST_DIFF_CLASS = "WanTransformer3DModel"
 _DIGESTED = {".safetensors", ".json", ".model"}
 _WHOLE_BYTES = 1 << 30
 _BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldWarpDefaults:
+    """How an ST-Diff is run where nothing else is asked for; the values are WorldWarp's own.
+
+    ``chunk_frames`` of which ``overlap`` are shared, ``steps`` a chunk, ``strength`` (share of the
+    steps that rewrites what was rendered), ``erosion`` in pixels (the window in which everything
+    must be valid), ``shift`` of the noise levels.
+    """
+
+    chunk_frames: int = 49
+    overlap: int = 5
+    steps: int = 50
+    guidance_scale: float = 5.0
+    strength: float = 0.8
+    erosion: int = 15
+    shift: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +54,7 @@ class ModelDefaults:
     mesh warp by name (``scene.settings.WarpSettings``), where the published ones do not suit the
     model's geometry network. ``guidance_scale`` above 1, ``zero_star`` and ``zero_steps`` belong to
     models that are not distilled (``sampling.guidance.Guidance``). ``condition_noise``: a start
-    image or video enters the history with a little noise.
+    image or video enters the history with a little noise. ``worldwarp`` is for an ST-Diff.
     """
 
     height: int = 384
@@ -52,6 +71,7 @@ class ModelDefaults:
     zero_star: bool = False
     zero_steps: int = 0
     condition_noise: bool = True
+    worldwarp: WorldWarpDefaults = field(default_factory=WorldWarpDefaults)
 
 
 def adapter_file(band: str) -> str:
@@ -75,6 +95,20 @@ class ModelFolder:
         """Folder of the geometry network, if the model ships one."""
         folder = self.path / "geometry"
         return folder if folder.is_dir() else None
+
+    @property
+    def st_diff(self) -> Path | None:
+        """Folder of the WorldWarp denoiser: one beside a Helios, or the model's own transformer."""
+        for name in ("st_diff", "transformer"):
+            folder = self.path / name
+            if _json_or_empty(folder / "config.json").get("_class_name") == ST_DIFF_CLASS:
+                return folder
+        return None
+
+    @property
+    def is_helios(self) -> bool:
+        """Whether the model's own transformer is not an ST-Diff."""
+        return self.st_diff != self.path / "transformer"
 
     @property
     def camera_lora(self) -> Path | None:
@@ -190,7 +224,8 @@ def _fetched(name: str) -> Path:
 
 def read_defaults(folder: Path) -> ModelDefaults:
     """Defaults from ``flythrough.json``; where the file or a key is absent, those published for
-    the kind of model: Base (50 steps), Mid (20 in each of three stages) or Distilled (2)."""
+    the kind of model: Base (50 steps), Mid (20 in each of three stages), Distilled (2) or an
+    ST-Diff."""
     published = _published_defaults(folder)
     file = folder / "flythrough.json"
     if not file.is_file():
@@ -199,6 +234,8 @@ def read_defaults(folder: Path) -> ModelDefaults:
         values: dict[str, Any] = json.loads(file.read_text())["defaults"]
         if "steps" in values:
             values["steps"] = tuple(int(n) for n in values["steps"])
+        if "worldwarp" in values:
+            values["worldwarp"] = replace(published.worldwarp, **values["worldwarp"])
         return replace(published, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
@@ -209,6 +246,8 @@ def read_defaults(folder: Path) -> ModelDefaults:
 def _published_defaults(folder: Path) -> ModelDefaults:
     scheduler = _json_or_empty(folder / "scheduler" / "scheduler_config.json")
     index = _json_or_empty(folder / "model_index.json")
+    if _json_or_empty(folder / "transformer" / "config.json").get("_class_name") == ST_DIFF_CLASS:
+        return ModelDefaults(height=480, width=720, fps=30.0)
     if _few_steps(scheduler):
         return ModelDefaults()
     stages = int(scheduler.get("stages", 3))

@@ -207,7 +207,8 @@ def _check_file(entry: Entry, folder: Path) -> PartReport:
 
 
 def _check_folder(folder: Path) -> tuple[PartReport, ...]:
-    names = [*PIPELINE_PARTS, *(["geometry"] if (folder / "geometry").is_dir() else [])]
+    more = (name for name in ("st_diff", "geometry") if (folder / name).is_dir())
+    names = [*PIPELINE_PARTS, *more]
     reports = [check_part(folder / part, part) for part in names]
     for file in sorted((folder / "lora").glob("*.safetensors")):
         try:

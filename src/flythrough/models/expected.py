@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from flythrough.errors import WeightsError
+from flythrough.models.catalog import ST_DIFF_CLASS
 from flythrough.models.headers import StoredTensor
 from flythrough.models.monocular_files import DEPTH_CLASSES
 
@@ -51,7 +52,7 @@ class Expected:
 def expected_tensors(part: str, config: Config) -> tuple[str, Expected]:
     """The class that ``config`` names, and the tensors its network has.
 
-    ``part`` is ``transformer``, ``vae``, ``text_encoder``, ``geometry`` or ``depth``.
+    ``part`` is ``transformer``, ``st_diff``, ``vae``, ``text_encoder``, ``geometry`` or ``depth``.
 
     Raises:
         WeightsError: the class is not one that Flythrough can use there, or the configuration does
@@ -128,6 +129,12 @@ def _helios(config: Config) -> nn.Module:
     return HeliosTransformer.from_config(config)
 
 
+def _st_diff(config: Config) -> nn.Module:
+    from flythrough.models.st_diff import StDiff
+
+    return StDiff.from_config(config)
+
+
 def _taehv(config: Config) -> nn.Module:
     from flythrough.models.taehv import TAEHV
     from flythrough.models.taehv_config import config_from_dict
@@ -169,12 +176,15 @@ def _depth(config: Config) -> nn.Module:
 
 
 _MAKERS: dict[str, dict[str, Callable[[Config], nn.Module]]] = {
-    "transformer": {"HeliosTransformer3DModel": _helios},
+    "transformer": {"HeliosTransformer3DModel": _helios, ST_DIFF_CLASS: _st_diff},
+    "st_diff": {ST_DIFF_CLASS: _st_diff},
     "vae": {"TAEHV": _taehv, "AutoencoderKLWan": _wan_codec},
     "text_encoder": {"UMT5EncoderModel": _umt5},
     "geometry": {"Pi3X": _pi3x, "TTT3R": _ttt3r},
     "depth": dict.fromkeys(DEPTH_CLASSES.values(), _depth),
 }
 
-PART_OF_CLASS: dict[str, str] = {name: part for part, names in _MAKERS.items() for name in names}
-"""The part that a network of each class is."""
+PART_OF_CLASS: dict[str, str] = {
+    name: part for part, names in _MAKERS.items() for name in names if part != "st_diff"
+}
+"""The part that a network of each class is; one beside a Helios is a transformer by itself."""

@@ -16,6 +16,7 @@ from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.placing import VisitingCodec, stream_layers
 from flythrough.models.quiet import quiet_loading
+from flythrough.models.st_diff import StDiff
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, load_any_codec
 
@@ -25,26 +26,18 @@ device and dropped once the prompts are read. ``offload``: denoiser and text enc
 memory and are streamed layer by layer; the codec comes when it is used."""
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """The parts of a Helios-family model on one device.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedParts:
+    """The parts that every kind of model has, on one device.
 
-    ``scheduler`` is the raw scheduler configuration; the sampling layer reads it. ``fast`` is the
-    denoiser's fast path where it is used.
+    ``scheduler`` is the raw scheduler configuration; the sampling layer reads it.
     """
 
     folder: ModelFolder
-    transformer: HeliosTransformer
     codec: Codec
     prompts: PromptEncoder
     scheduler: dict[str, Any]
     device: torch.device
-    fast: FastDenoiser | None = None
-
-    @property
-    def denoiser(self) -> HeliosTransformer | FastDenoiser:
-        """What predicts velocities."""
-        return self.transformer if self.fast is None else self.fast
 
     @property
     def defaults(self) -> ModelDefaults:
@@ -54,6 +47,26 @@ class LoadedModel:
     def streamed(self) -> bool:
         """Whether layers come from host memory, so that adapters can no longer be exchanged."""
         return isinstance(self.codec, VisitingCodec)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedModel(LoadedParts):
+    """A Helios-family model; ``fast`` is the denoiser's fast path where it is used."""
+
+    transformer: HeliosTransformer
+    fast: FastDenoiser | None = None
+
+    @property
+    def denoiser(self) -> HeliosTransformer | FastDenoiser:
+        """What predicts velocities."""
+        return self.transformer if self.fast is None else self.fast
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedStDiff(LoadedParts):
+    """A WorldWarp model."""
+
+    transformer: StDiff
 
 
 def load_model(
@@ -74,28 +87,64 @@ def load_model(
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
     """
-    host = torch.device("cpu")
+    home = torch.device("cpu") if placement == "offload" else device
+    transformer = load_transformer(folder.path / "transformer", dtype, home)
+    return LoadedModel(
+        transformer=transformer.eval().requires_grad_(False),
+        **_shared_parts(folder, device, dtype, placement, codec),
+    )
+
+
+def load_st_diff_model(
+    folder: ModelFolder,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement = "resident",
+) -> LoadedStDiff:
+    """Like :func:`load_model` for the ST-Diff of ``folder``.
+
+    Raises:
+        WeightsError: there is none, or a part cannot be read or does not fit its configuration.
+    """
+    home = torch.device("cpu") if placement == "offload" else device
+    if folder.st_diff is None:
+        raise WeightsError(
+            f"The model {folder.name} holds no ST-Diff, which method worldwarp needs; use a folder "
+            "whose transformer is a WanTransformer3DModel."
+        )
+    transformer = load_st_diff(folder.st_diff, dtype, home)
+    return LoadedStDiff(
+        transformer=transformer.eval().requires_grad_(False),
+        **_shared_parts(folder, device, dtype, placement, None),
+    )
+
+
+def _shared_parts(
+    folder: ModelFolder,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement,
+    codec: Path | None,
+) -> dict[str, Any]:
     streamed = placement == "offload"
-    transformer = load_transformer(folder.path / "transformer", dtype, host if streamed else device)
-    home = host if streamed else device
+    home = torch.device("cpu") if streamed else device
     loaded: Codec
     if codec is None:
         loaded = load_any_codec(folder.path / "vae", home)
     else:
         loaded = load_codec(codec, device=home)
-    return LoadedModel(
-        folder=folder,
-        transformer=transformer.eval().requires_grad_(False),
-        codec=VisitingCodec(loaded, device) if streamed else loaded,
-        prompts=PromptEncoder.from_folder(
+    return {
+        "folder": folder,
+        "codec": VisitingCodec(loaded, device) if streamed else loaded,
+        "prompts": PromptEncoder.from_folder(
             folder.path, device=device, dtype=dtype, keep=placement == "resident"
         ),
-        scheduler=_read_scheduler(folder.path / "scheduler" / "scheduler_config.json"),
-        device=device,
-    )
+        "scheduler": _read_scheduler(folder.path / "scheduler" / "scheduler_config.json"),
+        "device": device,
+    }
 
 
-def stream_denoiser(model: LoadedModel) -> None:
+def stream_denoiser(model: LoadedModel | LoadedStDiff) -> None:
     """Finish placement ``offload``, once every adapter is attached."""
     stream_layers(model.transformer, model.device, prefetch=True)
 
@@ -105,17 +154,38 @@ def load_transformer(
 ) -> HeliosTransformer:
     """The denoiser of a diffusers folder, whole or sharded; onto a GPU without a copy in host
     memory."""
+    loaded: HeliosTransformer = _loaded(HeliosTransformer, folder, dtype, device)
+    return loaded
+
+
+def load_st_diff(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> StDiff:
+    """The ST-Diff of a diffusers folder, as :func:`load_transformer`."""
+    loaded: StDiff = _loaded(StDiff, folder, dtype, device)
+    return loaded
+
+
+def _loaded(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device | None) -> Any:
     there = {"device_map": {"": str(device)}} if device and device.type == "cuda" else {}
     try:
         with quiet_loading():
-            loaded: HeliosTransformer = HeliosTransformer.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, **there
+            loaded, found = kind.from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                **there,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"The denoiser in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "check the folder or download it again."
         ) from error
+    if found["missing_keys"]:
+        lost = sorted(found["missing_keys"])
+        raise WeightsError(
+            f"The denoiser in {folder} lacks {len(lost)} tensors, such as {lost[0]}; check the "
+            "folder or download it again."
+        )
     if device is not None and not there:
         torch.nn.Module.to(loaded, device)
     return loaded

@@ -26,6 +26,7 @@ from flythrough.models.monocular_files import MonocularFolder
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_estimator import network_size
 from flythrough.models.pi3x_priors import Priors
+from flythrough.models.st_diff import StDiff
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_weights import infer_config
 from flythrough.models.ttt3r import TTT3R
@@ -54,6 +55,7 @@ class ModelNeeds:
     Args:
         folder: a complete model folder.
         device: cpu or cuda, the kind that the run is for.
+        denoiser: the part that is run: ``transformer``, or ``st_diff``.
         dtype: of the denoiser's and the text encoder's weights once loaded; the denoiser keeps some
             in float32 all the same, the codec all.
         codec: a TAEHV folder or file in place of the folder's own codec.
@@ -69,15 +71,17 @@ class ModelNeeds:
         folder: Path,
         device: str,
         dtype: torch.dtype,
+        denoiser: str = "transformer",
         *,
         codec: Path | None = None,
         adapters: Sequence[Path] = (),
     ) -> None:
         self.folder, self.dtype = folder, dtype
-        self._transformer = _meta(folder, "transformer")
-        assert isinstance(self._transformer, HeliosTransformer)
+        self._transformer = _meta(folder, denoiser)
+        assert isinstance(self._transformer, HeliosTransformer | StDiff)
         cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
         for number, file in enumerate(adapters):
+            assert isinstance(self._transformer, HeliosTransformer)
             attach_lora(self._transformer, read_lora(file), f"adapter{number}")
             _to_meta(self._transformer, dtype)  # PEFT moves only the first one
         self._text = cast(_meta(folder, "text_encoder"), dtype)
@@ -138,14 +142,29 @@ class ModelNeeds:
 
         return needed_by(run, [net])
 
-    def encode(self, size: tuple[int, int]) -> Need:
+    def denoise_tokens(self, size: tuple[int, int], frames: int, text_length: int) -> Need:
+        """One call of an ST-Diff on ``frames`` latents of ``size``, with three noise levels."""
+        net = self._transformer
+        assert isinstance(net, StDiff)
+        rows, columns = size
+        text = (1, text_length, int(net.config["text_dim"]))
+        level = torch.empty(1, frames * (rows // 2) * (columns // 2), dtype=torch.long)
+
+        def run() -> Tensor:
+            noisy = torch.empty(1, self.codec.latent_channels, frames, rows, columns)
+            words = torch.empty(text, dtype=self.dtype)
+            return net.at_levels(noisy, torch.empty(3), level.to(noisy.device), words).float()
+
+        return needed_by(run, [net])
+
+    def encode(self, size: tuple[int, int], chunk_frames: int = _CHUNK_FRAMES) -> Need:
         """A chunk of frames of ``size`` (height, width) to latents."""
-        clip = (1, 3, _CHUNK_FRAMES, *size)
+        clip = (1, 3, chunk_frames, *size)
         return needed_by(lambda: self.codec.encode(torch.empty(clip)), [self._codec_net])
 
-    def decode(self, size: tuple[int, int]) -> Need:
+    def decode(self, size: tuple[int, int], chunk_frames: int = _CHUNK_FRAMES) -> Need:
         """A chunk of latents to frames of ``size`` in 8 bit."""
-        frames = (_CHUNK_FRAMES - 1) // self.codec.temporal + 1
+        frames = (chunk_frames - 1) // self.codec.temporal + 1
         factor = self.codec.spatial
         shape = (1, self.codec.latent_channels, frames, size[0] // factor, size[1] // factor)
 

@@ -22,6 +22,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "transformer": Layout(weights="diffusion_pytorch_model"),
+    "st_diff": Layout(weights="diffusion_pytorch_model"),
     "vae": Layout(weights="diffusion_pytorch_model"),
     "text_encoder": Layout(weights="model"),
     "tokenizer": Layout(config="tokenizer_config.json"),

@@ -11,9 +11,10 @@ import numpy as np
 
 from flythrough.errors import FaultError, RolloutError
 from flythrough.rollout.canonical import canonical_json, digest_of, frozen_array
+from flythrough.rollout.window import STANDARD, Window
 
-CHUNK_FRAMES = 33
-LATENT_FRAMES = 9
+CHUNK_FRAMES = STANDARD.frames
+LATENT_FRAMES = STANDARD.latents
 LATENT_CHANNELS = 16
 HISTORY_CHUNKS = 3
 """Newest chunks that hold more latents than the 19 that any history reaches."""
@@ -21,16 +22,18 @@ HISTORY_CHUNKS = 3
 
 @dataclass(frozen=True, eq=False)
 class ChunkRequest:
-    """What chunk ``index`` shall show: frames 33 * index to 33 * index + 32 of the video.
+    """What chunk ``index`` shall show: its ``frames`` new frames of the video.
 
     Attributes:
         index: from 0.
         prompt: text for this chunk.
-        world_from_camera: [33,4,4] float64, OpenCV axes; the world is the frame of the photo's
-            camera in scene units. None when no camera leads.
-        intrinsics: [33,3,3] float64 in pixels of the output size, pixel centres at half-integers.
+        world_from_camera: [T,4,4] float64, OpenCV axes, for the chunk's new frames (33 in the
+            standard window); the world is the frame of the photo's camera in scene units. None
+            when no camera leads.
+        intrinsics: [T,3,3] float64 in pixels of the output size, pixel centres at half-integers.
             None exactly when ``world_from_camera`` is.
         warp_digest: identifies this chunk's part of a warp rendered elsewhere, else None.
+        window: how long chunks are, and how many frames they share.
 
     Arrays are stored read-only.
 
@@ -43,6 +46,7 @@ class ChunkRequest:
     world_from_camera: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     warp_digest: str | None = None
+    window: Window = STANDARD
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -57,16 +61,24 @@ class ChunkRequest:
             if value is None:
                 continue
             label = f"{name} of chunk {self.index}"
-            array = frozen_array(value, np.float64, (CHUNK_FRAMES, side, side), label)
+            array = frozen_array(value, np.float64, (self.frames, side, side), label)
             if not np.isfinite(array).all():
                 raise RolloutError(
                     f"{label} holds values that are not finite; correct the camera path."
                 )
             object.__setattr__(self, name, array)
 
+    @property
+    def frames(self) -> int:
+        """How many frames the chunk adds to the video."""
+        return self.window.shown(self.index)
+
     def digest(self) -> str:
-        """blake2b-128 of every field."""
-        words = canonical_json([self.index, self.prompt, self.warp_digest])
+        """blake2b-128 of every field; the standard window is not spelled out."""
+        fields: list[object] = [self.index, self.prompt, self.warp_digest]
+        if self.window != STANDARD:
+            fields.append([self.window.frames, self.window.overlap])
+        words = canonical_json(fields)
         return digest_of("request", words, self.world_from_camera, self.intrinsics)
 
 
@@ -76,8 +88,9 @@ class Chunk:
 
     Attributes:
         request: what was asked for.
-        latents: float32 [16,9,h,w], normalised as the denoiser sees them.
-        frames: uint8 [33,H,W,3] sRGB, decoded from the latents.
+        latents: float32 [16,L,h,w], normalised as the denoiser sees them, of the whole window: L
+            is 9 in the standard one.
+        frames: uint8 [T,H,W,3] sRGB, decoded from the latents: those that are new (33).
         timings: seconds by stage; a record that no digest includes.
 
     Arrays are stored read-only.
@@ -97,11 +110,11 @@ class Chunk:
         latents = frozen_array(
             self.latents,
             np.float32,
-            (LATENT_CHANNELS, LATENT_FRAMES, None, None),
+            (LATENT_CHANNELS, self.request.window.latents, None, None),
             f"Latent {label}",
         )
         frames = frozen_array(
-            self.frames, np.uint8, (CHUNK_FRAMES, None, None, 3), f"The frames {label}"
+            self.frames, np.uint8, (self.request.frames, None, None, 3), f"The frames {label}"
         )
         if not np.isfinite(latents).all():
             raise FaultError(

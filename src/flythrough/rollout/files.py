@@ -18,6 +18,7 @@ from flythrough.errors import RolloutError
 from flythrough.rollout.canonical import canonical_json
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Start
+from flythrough.rollout.window import STANDARD, Window
 
 _KIND = "flythrough"
 _START, _CHUNK = "start", "chunk"
@@ -52,11 +53,13 @@ def chunk_bytes(chunk: Chunk) -> bytes:
     if request.world_from_camera is not None and request.intrinsics is not None:
         tensors["world_from_camera"] = request.world_from_camera
         tensors["intrinsics"] = request.intrinsics
-    words = {
+    words: dict[str, Any] = {
         "index": request.index,
         "prompt": request.prompt,
         "warp_digest": request.warp_digest,
     }
+    if request.window != STANDARD:
+        words["window"] = [request.window.frames, request.window.overlap]
     metadata = {
         _KIND: _CHUNK,
         "request": canonical_json(words),
@@ -73,8 +76,10 @@ def chunk_from(data: bytes, name: str) -> Chunk:
     """
     tensors, metadata = _read(data, _CHUNK, name)
     try:
+        words = json.loads(metadata["request"])
         request = ChunkRequest(
-            **json.loads(metadata["request"]),
+            window=Window(*words.pop("window", ())),
+            **words,
             world_from_camera=tensors.get("world_from_camera"),
             intrinsics=tensors.get("intrinsics"),
         )

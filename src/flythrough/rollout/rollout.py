@@ -14,7 +14,7 @@ import numpy as np
 
 from flythrough.errors import RolloutError
 from flythrough.rollout.canonical import digest_of, frozen_array
-from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_CHANNELS, Chunk
+from flythrough.rollout.chunk import LATENT_CHANNELS, Chunk
 from flythrough.rollout.spec import RolloutSpec
 
 
@@ -94,8 +94,8 @@ class Rollout:
 
     @property
     def frame_count(self) -> int:
-        """33 a chunk."""
-        return CHUNK_FRAMES * len(self.chunks)
+        """33 a chunk, or what its window adds."""
+        return self.spec.window.first(len(self.chunks))
 
     def appended(self, chunk: Chunk) -> Rollout:
         """A new rollout with ``chunk`` at the end; its index must be the next one.
@@ -147,7 +147,7 @@ class Rollout:
             yield from chunk.frames
 
     def latents(self) -> np.ndarray:
-        """Latents of all n chunks, float32 [16, 9 * n, h, w].
+        """Latents of all n chunks, float32 [16, 9 * n, h, w] (overlaps are there twice).
 
         For n = 0 the result is [16,0,0,0]: the latent size is not known before a chunk exists.
         """
@@ -177,13 +177,14 @@ class Rollout:
         return request.world_from_camera[-1], request.intrinsics[-1]
 
     def boundary_frames(self) -> np.ndarray:
-        """The last frame of every chunk, uint8 [n,H,W,3]: frames 32, 65, ... of the video."""
+        """The last frame of every chunk, uint8 [n,H,W,3]: frames 32, 65, ... of a video
+        in the standard window."""
         if not self.chunks:
             return np.zeros((0, *self.size, 3), dtype=np.uint8)
         return np.stack([chunk.frames[-1] for chunk in self.chunks])
 
     def cameras(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(world_from_camera [33n,4,4], intrinsics [33n,3,3]) of all frames, float64.
+        """(world_from_camera [T,4,4], intrinsics [T,3,3]) of all T frames, float64.
 
         None when a chunk was made without cameras.
         """
@@ -210,6 +211,12 @@ class Rollout:
             raise RolloutError(
                 f"Chunk {chunk.request.index} cannot stand at place {place} of the rollout; append "
                 f"chunk {place} next."
+            )
+        if chunk.request.window != self.spec.window:
+            raise RolloutError(
+                f"Chunk {place} has {chunk.request.window.frames} frames with an overlap of "
+                f"{chunk.request.window.overlap} but the rollout has {self.spec.window.frames} and "
+                f"{self.spec.window.overlap}; make it for that window."
             )
         if chunk.size != self.size:
             raise RolloutError(

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from flythrough.errors import RolloutError
 from flythrough.rollout.canonical import canonical_json, digest_of
+from flythrough.rollout.window import STANDARD, Window
 
-Method = Literal["warp-as-history", "helios"]
+Method = Literal["warp-as-history", "helios", "worldwarp"]
 Anchor = Literal["first", "second", "none"]
 Seams = Literal["independent", "smooth"]
 
@@ -58,7 +59,7 @@ class RolloutSpec:
     """The frozen specification of a rollout.
 
     Attributes:
-        method: ``warp-as-history`` or ``helios``.
+        method: ``warp-as-history``, ``helios`` or ``worldwarp``.
         model: name or folder of the model; ``model_digest`` identifies its weights.
         height, width: size of the frames in pixels.
         fps: frames a second.
@@ -103,11 +104,23 @@ class RolloutSpec:
         object.__setattr__(self, "fps", float(self.fps))
         if not isinstance(self.settings, Settings):
             object.__setattr__(self, "settings", Settings(self.settings))
+        _check_window(self)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.height, self.width
+
+    @property
+    def window(self) -> Window:
+        """Length and overlap of the chunks.
+
+        Raises:
+            RolloutError: settings that describe no window.
+        """
+        if self.method != "worldwarp":
+            return STANDARD
+        return Window(self.settings["chunk_frames"], self.settings["overlap"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` gives back an equal specification."""
@@ -138,6 +151,20 @@ class RolloutSpec:
     def digest(self) -> str:
         """blake2b-128 of the canonical JSON; changes with every field."""
         return digest_of("spec", canonical_json(self.to_dict()))
+
+
+def _check_window(spec: RolloutSpec) -> None:
+    if spec.method != "worldwarp":
+        return
+    for name in ("chunk_frames", "overlap"):
+        value = spec.settings.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise RolloutError(
+                f"The setting {name} of a worldwarp rollout is {value!r} but must be a whole "
+                "number; restore rollout.json from a copy or start a new rollout."
+            )
+    if not spec.window.overlap:
+        raise RolloutError("Chunks of worldwarp need an overlap; give at least one frame.")
 
 
 def _check_numbers(spec: RolloutSpec) -> None:

@@ -227,6 +227,11 @@ def _check_next(folder: Path, manifest: Manifest, chunk: Chunk) -> None:
             f"Chunk {chunk.request.index} cannot follow the {count} chunks stored in {folder}; "
             f"append chunk {count} next."
         )
+    if chunk.request.window != manifest.spec.window:
+        raise RolloutError(
+            f"Chunk {count} has another length or overlap than the rollout in {folder}; make it "
+            "for that rollout."
+        )
     if chunk.size != manifest.spec.size:
         raise RolloutError(
             f"Chunk {count} is {chunk.size[0]}x{chunk.size[1]} but the rollout in {folder} is "

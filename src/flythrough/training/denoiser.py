@@ -25,8 +25,8 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
 from flythrough.sampling.dmd_schedule import PyramidConfig, pyramid_schedules
 from flythrough.sampling.flow_items import FlowItem, flow_items, flow_items_at
-from flythrough.training.latents import EncodedClips
-from flythrough.training.recent_clips import RecentClips, Refill
+from flythrough.training.latents import EncodedClips, Refill
+from flythrough.training.recent_clips import RecentClips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,11 @@ class DenoiserTask:
         self._export = export
         self.previewer: Callable[[Path, int], dict[str, float]] | None = None
         self.recent = RecentClips(
-            refill, capacity=settings.capacity, every=settings.refill_every, least=settings.batch
+            refill,
+            EncodedClips,
+            capacity=settings.capacity,
+            every=settings.refill_every,
+            least=settings.batch,
         )
         self._levels = self._sampler_levels()
 

@@ -6,7 +6,9 @@ its own) and kept for a few steps, so that rendering never holds up the network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,16 +51,32 @@ def encode_chunks(codec: VideoCodec, video: Tensor) -> Tensor:
     return torch.stack(windows, dim=1)
 
 
-class LatentStore:
-    """A ring of encoded clips; the newest overwrite the oldest."""
+class Storable(Protocol):
+    """A value whose tensors share their first axis, the clips."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def fields(self) -> dict[str, Tensor]: ...
+
+
+Clips = TypeVar("Clips", bound=Storable)
+Refill = Callable[[int, int], EncodedClips]
+"""(number, rank) -> freshly encoded clips, always as many, a function of both numbers."""
+
+
+class LatentStore(Generic[Clips]):
+    """A ring of encoded clips; the newest overwrite the oldest.
+
+    Args:
+        capacity: most clips that are kept.
+        make: builds what :meth:`draw` gives from its tensors by name.
+    """
+
+    def __init__(self, capacity: int, make: Callable[..., Clips]) -> None:
+        self.capacity, self.make = capacity, make
         self.size = 0
         self._next = 0
         self._ring: dict[str, Tensor] = {}
 
-    def add(self, clips: EncodedClips, place: int | None = None) -> None:
+    def add(self, clips: Clips, place: int | None = None) -> None:
         """Put clips into the ring, from ``place`` on if given."""
         if place is not None:
             self._next = place % self.capacity
@@ -73,12 +91,12 @@ class LatentStore:
         self._next = (self._next + count) % self.capacity
         self.size = min(self.capacity, self.size + count)
 
-    def draw(self, batch: int, generator: torch.Generator) -> EncodedClips:
+    def draw(self, batch: int, generator: torch.Generator) -> Clips:
         """``batch`` clips drawn with replacement, floats as float32."""
         device = next(iter(self._ring.values())).device
         index = torch.randint(self.size, (batch,), generator=generator, device=generator.device)
         index = index.to(device)
         picked = {name: ring[index] for name, ring in self._ring.items()}
-        return EncodedClips(
+        return self.make(
             **{k: v.float() if v.is_floating_point() else v for k, v in picked.items()}
         )

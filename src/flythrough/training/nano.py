@@ -35,7 +35,7 @@ from flythrough.training.photos import PhotoClips
 from flythrough.training.world_data import HELDOUT_SEED, WorldStream, world_pixels, world_views
 from flythrough.worlds.sampler import SamplerSettings
 
-Part = Literal["codec", "geometry", "denoiser", "lora"]
+Part = Literal["codec", "geometry", "denoiser", "lora", "stdiff"]
 _CODEC_FRAMES = 9
 _CODEC_CROP = (96, 160)
 _GEOMETRY_SIZE = (140, 238)
@@ -114,6 +114,7 @@ def check_run(settings: NanoRun) -> None:
         "geometry": ("photos", "heldout_photos", "size", "compile", "warp_stages", "band"),
         "denoiser": ("heldout_photos", "warp_stages", "band"),
         "lora": ("heldout_photos",),
+        "stdiff": ("heldout_photos", "warp_stages"),
     }[part]
     standard = {field.name: field.default for field in fields(NanoRun)}
     for name in unused:
@@ -134,6 +135,10 @@ def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[Task, float]]
         return build_codec
     if part == "geometry":
         return build_geometry
+    if part == "stdiff":
+        from flythrough.training.nano_st_diff import build_st_diff
+
+        return build_st_diff
     from flythrough.training.nano_denoiser import build_denoiser, build_lora
 
     return build_denoiser if part == "denoiser" else build_lora

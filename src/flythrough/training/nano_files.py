@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
         "depth_rtol": 0.1,
         "confidence": 0.005,
     },
+    "worldwarp": {"steps": 20, "guidance_scale": 1.0, "strength": 0.5, "erosion": 7},
 }
 TEXT_LENGTH = 128
 

@@ -8,21 +8,21 @@ A run that starts in the middle makes those again and so draws the clips of an u
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic
 
 from flythrough.errors import InputError
-from flythrough.training.latents import EncodedClips, LatentStore
-
-Refill = Callable[[int, int], EncodedClips]
-"""(number, rank) -> freshly encoded clips, always as many, a function of both numbers."""
+from flythrough.training.latents import Clips, LatentStore
 
 _WARM_UP = 10_000_000
 
 
-class RecentClips:
+class RecentClips(Generic[Clips]):
     """The newest clips of a source at every step.
 
     Args:
-        refill: makes clips; refill ``n`` enters at step ``n * every``.
+        refill: (number, rank) -> freshly encoded clips, always as many, a function of both numbers;
+            refill ``n`` enters at step ``n * every``.
+        make: builds a batch from its tensors by name.
         capacity: clips kept, rounded to whole refills.
         every: steps between refills.
         least: clips that must be there from the first step on; what is missing comes from refills
@@ -32,30 +32,40 @@ class RecentClips:
         InputError: a count below 1.
     """
 
-    def __init__(self, refill: Refill, *, capacity: int, every: int, least: int) -> None:
+    def __init__(
+        self,
+        refill: Callable[[int, int], Clips],
+        make: Callable[..., Clips],
+        *,
+        capacity: int,
+        every: int,
+        least: int,
+    ) -> None:
         if min(capacity, every, least) < 1:
             raise InputError(
                 f"a store of {capacity} clips refilled every {every} steps for batches of {least} "
                 "cannot work; give counts of at least 1"
             )
-        self._refill, self._capacity, self._every, self._least = refill, capacity, every, least
+        self._refill, self._make = refill, make
+        self._capacity, self._every, self._least = capacity, every, least
         self._rank = 0
         self._each = 0
         self._made = 0
-        self._store = LatentStore(0)
+        self._store = LatentStore(0, make)
 
-    def at(self, step: int, rank: int) -> LatentStore:
+    def at(self, step: int, rank: int) -> LatentStore[Clips]:
         """The store as it is at ``step`` of process ``rank``; what it lacks is made now."""
         newest = step // self._every
-        ready: dict[int, EncodedClips] = {}
+        ready: dict[int, Clips] = {}
         if self._each == 0:
             ready[newest] = self._refill(newest, rank)
-            self._each = len(ready[newest].prefix)
+            self._each = len(next(iter(ready[newest].fields().values())))
         ahead = -(-self._least // self._each) - 1
         slots = max(ahead + 1, self._capacity // self._each)
         wanted = ahead + newest + 1
         if wanted < self._made or rank != self._rank or self._store.capacity == 0:
-            self._store, self._made, self._rank = LatentStore(slots * self._each), 0, rank
+            self._store = LatentStore(slots * self._each, self._make)
+            self._made, self._rank = 0, rank
         for turn in range(max(self._made, wanted - slots), wanted):
             number = turn - ahead if turn >= ahead else _WARM_UP + 1 + turn
             clips = ready[number] if number in ready else self._refill(number, rank)

@@ -49,31 +49,31 @@ def content(clips: RecentClips, step: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("capacity", "least"), [(9, 2), (8, 7), (2, 4)])
 def test_a_fresh_store_holds_what_an_old_one_does(capacity: int, least: int) -> None:
     settings = {"capacity": capacity, "every": 2, "least": least}
-    walked = RecentClips(Source(), **settings)
+    walked = RecentClips(Source(), EncodedClips, **settings)
     for step in range(17):
         told = content(walked, step)
-        jumped = content(RecentClips(Source(), **settings), step)
+        jumped = content(RecentClips(Source(), EncodedClips, **settings), step)
         assert all(torch.equal(told[name], jumped[name]) for name in told), step
     back = content(walked, 3)
-    fresh = content(RecentClips(Source(), **settings), 3)
+    fresh = content(RecentClips(Source(), EncodedClips, **settings), 3)
     assert all(torch.equal(back[name], fresh[name]) for name in back)
 
 
 def test_each_refill_is_made_once_and_a_late_start_makes_only_the_last() -> None:
     source = Source()
-    clips = RecentClips(source, capacity=9, every=2, least=4)
+    clips = RecentClips(source, EncodedClips, capacity=9, every=2, least=4)
     for step in range(10):
         clips.at(step, 0)
     assert sorted(source.asked) == [0, 1, 2, 3, 4, 10_000_001]
     assert clips.at(9, 0).size == 9
     late = Source()
-    RecentClips(late, capacity=9, every=2, least=4).at(9, 0)
+    RecentClips(late, EncodedClips, capacity=9, every=2, least=4).at(9, 0)
     assert sorted(late.asked) == [2, 3, 4]
 
 
 def test_counts_below_one_are_refused() -> None:
     with pytest.raises(InputError, match="at least 1"):
-        RecentClips(Source(), capacity=4, every=0, least=1)
+        RecentClips(Source(), EncodedClips, capacity=4, every=0, least=1)
 
 
 def denoiser() -> DenoiserTask:

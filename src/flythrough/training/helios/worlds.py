@@ -10,9 +10,9 @@ from flythrough.models.text import PromptEncoder
 from flythrough.training.denoiser import past_of
 from flythrough.training.helios.material import Material, draws
 from flythrough.training.helios.recipe_tables import Worlds
-from flythrough.training.latents import EncodedClips
+from flythrough.training.latents import EncodedClips, Refill
 from flythrough.training.loop import rank_and_world
-from flythrough.training.recent_clips import RecentClips, Refill
+from flythrough.training.recent_clips import RecentClips
 
 
 class WorldSource:
@@ -67,4 +67,6 @@ class WorldSource:
             return self._refill(number * self._accumulate + micro, process)
 
         s = self._settings
-        return RecentClips(refill, capacity=s.capacity, every=s.every, least=self._batch)
+        return RecentClips(
+            refill, EncodedClips, capacity=s.capacity, every=s.every, least=self._batch
+        )

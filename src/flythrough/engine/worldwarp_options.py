@@ -1,0 +1,137 @@
+"""Options of method worldwarp: checked, and turned into what a rollout keeps. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flythrough.errors import InputError, RolloutError
+from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.rollout.window import STANDARD, Window
+
+if TYPE_CHECKING:
+    from flythrough.engine.request import GenerateRequest
+    from flythrough.rollout.spec import Method
+
+
+def only_st_diff(model: str) -> bool:
+    """Whether a model folder's own transformer is an ST-Diff, so that worldwarp is its method."""
+    return (
+        model != BUNDLED and Path(model).expanduser().is_dir() and not find_model(model).is_helios
+    )
+
+
+def check_worldwarp(request: GenerateRequest) -> None:
+    """Refuse what method worldwarp cannot do or does not use.
+
+    Raises:
+        InputError: which option, and what to do instead.
+    """
+    if request.video is not None:
+        raise InputError(
+            "A --video cannot be continued with method worldwarp; give its last frame as IMAGE, or "
+            "use --method helios."
+        )
+    if request.warp is not None:
+        raise InputError(
+            f"--warp {request.warp} has no effect with method worldwarp, which renders its own "
+            "hints; drop it or use --method warp-as-history."
+        )
+    if request.camera is None:
+        raise InputError(
+            "Method 'worldwarp' was chosen without a camera; give --camera PATH, or use --method "
+            "helios."
+        )
+    if request.image is None:
+        raise InputError(
+            "Method 'worldwarp' starts from a photo and none was given; give IMAGE, or make one "
+            "from the prompt with --method helios and take a frame of it."
+        )
+    idle = {
+        f"--lora {request.lora}": request.lora != "default",
+        f"--anchor {request.anchor}": request.anchor != "first",
+        f"--seams {request.seams}": request.seams != "independent",
+        f"--style-lora {request.style_lora}": request.style_lora is not None,
+        f"The denoiser's path {request.compute}": request.compute not in ("auto", "plain"),
+    }
+    for option, given in idle.items():
+        if given:
+            raise InputError(f"{option} has no effect with method worldwarp; drop it.")
+    strength = request.strength
+    if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
+        raise InputError(
+            f"--strength {strength:g} is out of range; give 0 (keep what was rendered) to 1 "
+            "(ignore it)."
+        )
+
+
+def check_denoiser(method: Method, model: ModelFolder) -> None:
+    """The model has the denoiser that the method needs.
+
+    Raises:
+        InputError: it has not.
+    """
+    if method == "worldwarp" and model.st_diff is None:
+        raise InputError(
+            f"Method 'worldwarp' needs an ST-Diff and the model {model.name} has none; use a "
+            "folder whose transformer (or st_diff) is a WanTransformer3DModel."
+        )
+    if method != "worldwarp" and not model.is_helios:
+        raise InputError(
+            f"The model {model.name} is an ST-Diff, which method {method!r} cannot run; give a "
+            "photo and --camera, and --method worldwarp or none."
+        )
+
+
+def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolder) -> Window:
+    """Length and overlap of the chunks; the standard ones for other methods.
+
+    Raises:
+        InputError: counts that cannot be, or an option without effect.
+    """
+    own = (
+        ("--strength", request.strength),
+        ("--chunk-frames", request.chunk_frames),
+        ("--overlap", request.overlap),
+    )
+    if method != "worldwarp":
+        for option, value in own:
+            if value is not None:
+                raise InputError(
+                    f"{option} {value:g} has no effect with method {method}; drop it or use "
+                    "--method worldwarp."
+                )
+        return STANDARD
+    usual = model.defaults.worldwarp
+    frames = usual.chunk_frames if request.chunk_frames is None else request.chunk_frames
+    overlap = usual.overlap if request.overlap is None else request.overlap
+    if overlap == 0:
+        raise InputError("--overlap 0 leaves chunks without a past to go on from; give 1 or 5.")
+    try:
+        window = Window(frames, overlap)
+    except RolloutError as error:
+        raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
+    if request.overlap is not None and request.rollout is None and request.frames <= frames:
+        raise InputError(
+            f"--overlap {overlap} has no effect on {request.frames} frames, which are one chunk; "
+            f"ask for more than {frames} with --frames, keep a --rollout to continue, or drop it."
+        )
+    return window
+
+
+def worldwarp_settings(
+    request: GenerateRequest, model: ModelFolder, window: Window
+) -> dict[str, Any]:
+    """What a new rollout keeps."""
+    usual = model.defaults.worldwarp
+    return {
+        "steps": list(request.steps or (usual.steps,)),
+        "guidance": usual.guidance_scale if request.guidance is None else request.guidance,
+        "blend_chunks": request.blend_chunks,
+        "chunk_frames": window.frames,
+        "overlap": window.overlap,
+        "strength": usual.strength if request.strength is None else request.strength,
+        "erosion": usual.erosion,
+        "shift": usual.shift,
+    } | {f"warp.{name}": value for name, value in model.defaults.warp.items()}

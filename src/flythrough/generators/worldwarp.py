@@ -1,0 +1,174 @@
+"""WorldWarp: render what is known into the coming cameras, then fill and revise it (2512.19678).
+
+For every chunk the scene memory shows what it knows to the chunk's cameras. These hints are encoded
+together with the last frames of the video so far, and ST-Diff denoises all frames at once: what was
+not seen from pure noise, what was rendered from partial noise, the shared frames not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flythrough import seeds
+from flythrough.conditioning.hints import Hint, encoded_hint
+from flythrough.conditioning.noise_field import FieldSettings, start_steps
+from flythrough.generators.base import Report, silent
+from flythrough.generators.helios import prompt_blend
+from flythrough.generators.warp import WarpClip, WarpSource
+from flythrough.models.loading import LoadedStDiff
+from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.rollout import Rollout
+from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
+from flythrough.sampling.guidance import Guidance
+
+PHOTO_FRAMES = 1
+"""The first chunk keeps the photo alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldWarpSettings:
+    """How chunks are made; their length and overlap belong to the rollout.
+
+    Attributes:
+        noise_field: how much of what was rendered is rewritten, and where something was rendered.
+        steps, shift: the noise levels of a run.
+        guidance: towards the prompt and away from the rollout's negative prompt.
+        blend_chunks: chunks that lead from an old prompt to a new one; 0: at once.
+        max_sequence_length: tokens of a prompt.
+    """
+
+    noise_field: FieldSettings = field(default_factory=FieldSettings)
+    steps: int = 50
+    shift: float = 5.0
+    guidance: Guidance = field(default_factory=lambda: Guidance(scale=5.0))
+    blend_chunks: int = 0
+    max_sequence_length: int = 512
+
+    @property
+    def reference(self) -> bool:
+        """The published masks, step count and arithmetic with their defects."""
+        return self.noise_field.reference
+
+
+class WorldWarpGenerator:
+    """Camera-controlled chunks by asynchronous diffusion.
+
+    Args:
+        source: the scene so far from the cameras of a request: any scene memory that renders.
+    """
+
+    def __init__(
+        self, model: LoadedStDiff, settings: WorldWarpSettings, source: WarpSource
+    ) -> None:
+        self.model, self.settings, self.source = model, settings, source
+
+    def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
+        with torch.inference_mode():
+            started = time.monotonic()
+            report("warp", 0.0)
+            warp = self.source.warp(rollout, request)
+            report("encode", 0.1)
+            hint = self.hint(rollout, warp)
+            conditioned = time.monotonic()
+            latents = self._sampled(rollout, request, hint, report)
+            sampled = time.monotonic()
+            report("decode", 0.9)
+            video = self.model.codec.decode(latents)[0, :, -request.frames :]
+            pixels = (video.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0)
+            timings = {
+                "condition": conditioned - started,
+                "sample": sampled - conditioned,
+                "decode": time.monotonic() - sampled,
+            }
+            return Chunk(
+                request=request,
+                latents=latents[0].float().cpu().numpy(),
+                frames=np.ascontiguousarray(pixels.cpu().numpy()),
+                timings=timings,
+            )
+
+    def hint(self, rollout: Rollout, warp: WarpClip) -> Hint:
+        """The last frames so far, then what was rendered for the new ones, as latents."""
+        history = self._video(self.history(rollout))
+        rendered, visible = warp.rgb.transpose(0, 1)[None], warp.visible[None]
+        if not rollout.chunks:  # the photo is the first of the new frames
+            rendered, visible = rendered[:, :, PHOTO_FRAMES:], visible[:, PHOTO_FRAMES:]
+        return encoded_hint(self.model.codec, history, rendered, visible, self.settings.noise_field)
+
+    @staticmethod
+    def history(rollout: Rollout) -> np.ndarray:
+        """The frames that the next chunk shares with the past, uint8 [c,H,W,3]."""
+        assert rollout.start is not None
+        if not rollout.chunks:
+            return rollout.start.image[None]
+        wanted = rollout.spec.window.overlap
+        newest: list[np.ndarray] = []
+        for chunk in reversed(rollout.chunks):
+            newest.insert(0, chunk.frames[-wanted:])
+            wanted -= len(newest[0])
+            if wanted <= 0:
+                break
+        return np.concatenate(newest)
+
+    def start(self, hint: Hint) -> Tensor:
+        """The step from which each latent cell takes part, int64 [1,L,h,w]."""
+        settings = self.settings
+        return start_steps(hint.valid, settings.steps, settings.noise_field, hint.context)
+
+    def _sampled(
+        self, rollout: Rollout, request: ChunkRequest, hint: Hint, report: Report
+    ) -> Tensor:
+        settings, spec = self.settings, rollout.spec
+        prompted = self._blended(rollout, request)
+        plain = self._embedding(spec.negative_prompt) if settings.guidance.active else None
+        self.model.prompts.release()
+
+        def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
+            velocity = self._velocity(latents, timesteps, prompted)
+            if plain is None:
+                return velocity
+            without = self._velocity(latents, timesteps, plain)
+            return settings.guidance.combined(velocity, without, 0, 0)
+
+        def on_step(done: int, total: int) -> None:
+            report("denoise", 0.15 + 0.75 * done / total)
+
+        return sample_asynchronous(
+            denoise,
+            hint.latents,
+            self.start_noise(rollout, request.index, hint.latents.shape),
+            self.start(hint).to(hint.latents.device),
+            noise_levels(settings.steps, settings.shift),
+            reference=settings.reference,
+            on_step=on_step,
+        )
+
+    def start_noise(self, rollout: Rollout, index: int, shape: torch.Size) -> Tensor:
+        """The noise of chunk ``index``: a function of the seed alone."""
+        source = seeds.generator(rollout.spec.seed, index, "start-noise")
+        return torch.randn(shape, generator=source).to(self.model.device)
+
+    def _velocity(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """One call of the network; float32 in and out."""
+        net = self.model.transformer
+        velocity: Tensor = net(latents.to(net.dtype), timesteps, text.to(net.dtype))
+        return velocity.float()
+
+    def _embedding(self, prompt: str) -> Tensor:
+        return self.model.prompts.encode([prompt], self.settings.max_sequence_length)
+
+    def _blended(self, rollout: Rollout, request: ChunkRequest) -> Tensor:
+        """The request's prompt, or a mixture on the way to it from the prompt before."""
+        old, weight = prompt_blend(rollout, request, self.settings.blend_chunks)
+        new = self._embedding(request.prompt)
+        return new if old is None else torch.lerp(self._embedding(old), new, weight)
+
+    def _video(self, frames: np.ndarray) -> Tensor:
+        """uint8 [T,H,W,3] -> [1,3,T,H,W] in [0,1]."""
+        pixels = torch.from_numpy(np.array(frames)).to(self.model.device, torch.float32)
+        return pixels.permute(3, 0, 1, 2)[None] / 255

@@ -1,0 +1,165 @@
+"""WorldWarp through the command line and from Python: the laws, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flythrough as ft
+from flythrough.media.video import read_video
+from throwaway import Command
+
+CAMERA = ("--camera", "forward 0.2; pan left 5deg", "--geometry", "flat")
+
+
+def test_runs_go_on_rewind_and_branch(
+    flythrough: Command, tiny_st_diff: Path, photo: Path, tmp_path: Path
+) -> None:
+    run, output = tmp_path / "run", tmp_path / "out.mp4"
+    common = ("generate", photo, *CAMERA, "--model", tiny_st_diff, "--seed", 4)
+    answer = flythrough(*common, "--frames", 15, "--rollout", run, "-o", output)
+    assert answer.status == 0, answer.err
+    whole = answer.result
+    assert (whole["frames"], whole["chunks"]) == (15, 3)  # 9, then 4 and 4
+    assert len(read_video(output).frames) == 15
+
+    branch = tmp_path / "branch"
+    answer = flythrough("branch", run, branch, "--chunks", 1)
+    assert answer.status == 0, answer.err
+    assert answer.result["frames"] == 9
+    answer = flythrough("rewind", run, "--chunks", 2)
+    assert answer.status == 0, answer.err
+    assert answer.result["frames"] == 9
+    for folder in (run, branch):
+        answer = flythrough("continue", folder, "-o", tmp_path / "again.mp4")
+        assert answer.status == 0, answer.err
+        assert answer.result["digest"] == whole["digest"]
+
+    answer = flythrough(
+        "continue", run, "--camera", "pan right 5deg", "--prompt", "a painting", "--frames", 4
+    )
+    assert answer.status == 0, answer.err
+    assert (answer.result["frames"], answer.result["chunks"]) == (21, 4)
+
+
+def test_an_st_diff_beside_a_helios_is_chosen_by_method(
+    flythrough: Command, tiny_st_diff: Path, visible_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(visible_model, both)
+    shutil.copytree(tiny_st_diff / "transformer", both / "st_diff")
+    words = ("generate", photo, *CAMERA, "--model", both, "--method", "worldwarp")
+    sizes = ("--chunk-frames", 9, "--overlap", 1, "--frames", 10, "--size", "64x80")
+    more = ("--steps", 2, "--guidance", 1, "--strength", 0.5)
+    answer = flythrough(*words, *sizes, *more, "-o", tmp_path / "out.mp4")
+    assert answer.status == 0, answer.err
+    assert (answer.result["frames"], answer.result["chunks"]) == (10, 2)
+    assert read_video(tmp_path / "out.mp4").frames.shape[1:3] == (64, 80)
+    answer = flythrough("models", "check", both)
+    assert answer.status == 0, answer.out
+
+
+def test_doctor_and_check_know_the_model(flythrough: Command, tiny_st_diff: Path) -> None:
+    answer = flythrough("doctor", "--model", tiny_st_diff, "--frames", 17, "--device", "cpu")
+    assert answer.status == 0, answer.err
+    assert "worldwarp" in answer.result["run"]
+    assert "a chunk of 9" in answer.result["time"]
+    answer = flythrough("models", "check", tiny_st_diff)
+    assert answer.status == 0, answer.out
+
+
+def test_python_steps_rewinds_and_previews(tiny_st_diff: Path, photo: Path) -> None:
+    pipe = ft.load(tiny_st_diff, device="cpu", geometry="flat")
+    clip = pipe(photo, camera="forward 0.2", frames=13, seed=2, strength=0.6)
+    assert clip.frames.shape == (13, 64, 96, 3)
+    assert clip.rollout.spec.method == "worldwarp"
+    rollout = pipe.start(photo, seed=2)
+    first = pipe.step(rollout, "forward 0.2")
+    second = pipe.step(first, "pan left 5deg")
+    assert [len(chunk.frames) for chunk in second.chunks] == [9, 4]
+    assert pipe.step(second.rewind(1), "pan left 5deg").digest() == second.digest()
+    shown = pipe.warp(first, "pan left 5deg")
+    assert shown.frames.shape == (4, 64, 96, 3)
+    with pytest.raises(ft.InputError, match="follows no warp"):
+        pipe.step(first, warp=np.zeros((33, 64, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--strength", 1.5), "--strength 1.5 is out of range"),
+        (("--chunk-frames", 10), "--chunk-frames 10"),
+        (("--overlap", 0), "--overlap 0"),
+        (("--overlap", 9), "An overlap of 9"),
+        (("--overlap", 1, "--frames", 9), "which are one chunk"),
+        (("--steps", "2,2,2"), "one stage"),
+        (("--seams", "smooth"), "--seams smooth has no effect"),
+        (("--anchor", "none"), "--anchor none has no effect"),
+        (("--lora", "off"), "--lora off has no effect"),
+        (("--warp-band", "short"), "--warp-band short has no effect"),
+        (("--no-select",), "--no-select has no effect"),
+        (("--guidance", 1, "--negative-prompt", "fog"), "--negative-prompt has no effect"),
+        (("--size", "64x72"), "multiple of 16"),
+        (("--method", "warp-as-history"), "is an ST-Diff"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    flythrough: Command,
+    tiny_st_diff: Path,
+    photo: Path,
+    tmp_path: Path,
+    options: tuple[object, ...],
+    words: str,
+) -> None:
+    output = tmp_path / "out.mp4"
+    answer = flythrough("generate", photo, *CAMERA, "--model", tiny_st_diff, "-o", output, *options)
+    assert answer.status == 2
+    assert words in answer.err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--camera", "static", "--prompt", "a lake"), "starts from a photo"),
+        (("IMAGE",), "without a camera"),
+        (("IMAGE", "--camera", "static", "--model", "nano"), "needs an ST-Diff"),
+        (("IMAGE", "--camera", "static", "--warp", "IMAGE"), "renders its own"),
+        (("--video", "IMAGE", "--camera", "static"), "cannot be continued"),
+    ],
+)
+def test_starts_that_cannot_work_are_refused(
+    flythrough: Command,
+    tiny_st_diff: Path,
+    visible_model: Path,
+    photo: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    given = [photo if word == "IMAGE" else word for word in options]
+    model = ("--model", tiny_st_diff)
+    if "nano" in given:
+        at = given.index("nano")
+        given[at - 1 : at + 1] = []
+        model = ("--model", visible_model)
+    answer = flythrough(
+        "generate", *given, *model, "--method", "worldwarp", "-o", tmp_path / "o.mp4"
+    )
+    assert answer.status == 2
+    assert words in answer.err
+
+
+def test_its_options_have_no_effect_elsewhere(
+    flythrough: Command, visible_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    for option in (("--strength", 0.5), ("--chunk-frames", 49), ("--overlap", 5)):
+        answer = flythrough(
+            "generate", photo, "--camera", "static", "--model", visible_model, *option,
+            "-o", tmp_path / "o.mp4",
+        )  # fmt: skip
+        assert answer.status == 2
+        assert "has no effect with method warp-as-history" in answer.err
