@@ -129,6 +129,7 @@ def test_the_list_shows_every_licence(flythrough: Command) -> None:
     assert rows["depth-anything"]["licence"] == "Apache-2.0"
     assert "not commercial" in rows["depth-anything-large"]["licence"]
     assert {name for name, row in rows.items() if not row["commercial"]} == {
+        "cut3r",
         "depth-pro",
         "depth-anything-base",
         "depth-anything-large",

@@ -98,8 +98,7 @@ def exact(kind: str, camera: str, count: int = 33) -> Clip:
     return clip(HELDOUT[kind], camera, count, SIZE, settings=ClipSettings(kind=kind))
 
 
-@pytest.mark.parametrize("kind", sorted(HELDOUT))
-@pytest.mark.parametrize(("camera", "index"), [(PAN, 32), (FORWARD, 16)])
+@pytest.mark.parametrize(("camera", "index", "kind"), [(PAN, 32, "street"), (FORWARD, 16, "room")])
 def test_the_picture_moves_as_told(kind: str, camera: str, index: int, tmp_path: Path) -> None:
     frames = generated(tmp_path / "w", kind, camera, "--geometry", "{folder}/depth.npz")
     world = exact(kind, camera)
@@ -111,8 +110,9 @@ def test_the_picture_moves_as_told(kind: str, camera: str, index: int, tmp_path:
     assert still.error > 0.8 * still.distance
 
 
-@pytest.mark.parametrize("kind", sorted(HELDOUT))
-@pytest.mark.parametrize(("camera", "agreement"), [(PAN, 0.95), (FORWARD, 0.5)])
+@pytest.mark.parametrize(
+    ("camera", "agreement", "kind"), [(PAN, 0.95, "room"), (FORWARD, 0.5, "street")]
+)
 def test_it_moves_as_told_with_its_own_geometry(
     kind: str, camera: str, agreement: float, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flythrough.cli.main import build_app
 from flythrough.media.video import read_video
 
 ROOT = Path(__file__).parents[2]
@@ -75,3 +77,14 @@ def test_every_block_is_run(page: str) -> None:
     marked = sum(len(blocks(m, page)) for m in ("tested", "first-command", "test-command"))
     runnable = re.findall(r"^```(?:bash|python)$", (ROOT / page).read_text(), flags=re.MULTILINE)
     assert len(runnable) == marked
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in DOCS)])
+def test_every_shown_command_is_understood(page: str) -> None:
+    """Also those that are too long to run here: names, options and kinds of their values."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in map(str.strip, block.splitlines()):
+            if line.startswith("flythrough "):
+                words = shlex.split(line, comments=True)[1:]
+                build_app().parse_args(words, exit_on_error=False, print_error=False)

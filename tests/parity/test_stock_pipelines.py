@@ -179,8 +179,10 @@ def our_latents(
 ) -> np.ndarray:
     running = torch.Generator().manual_seed(7)
     monkeypatch.setattr(helios, "seeds", SimpleNamespace(generator=lambda *_a, **_k: running))
+    transformer = HeliosTransformer.from_pretrained(folder, torch_dtype=torch.float32).eval()
     model: Any = SimpleNamespace(
-        transformer=HeliosTransformer.from_pretrained(folder, torch_dtype=torch.float32).eval(),
+        transformer=transformer,
+        denoiser=transformer,
         codec=Codec(),
         prompts=Prompts(),
         scheduler=json.loads(scheduler.to_json_string()),
