@@ -32,9 +32,9 @@ OF_LABEL = {
 
 def measure(folder: str, run: str) -> dict[str, Any]:
     """One run: its phases' peaks in GiB, seconds, and the plan."""
-    from flythrough.engine.memory_plan import run_needs
     from flythrough.engine.request import GenerateRequest, check
     from flythrough.engine.run import advance, start_job
+    from flythrough.engine.run_needs import run_needs
 
     placement, method, size_text, chunks = run.split(":")
     height, width = (int(n) for n in size_text.split("x"))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import struct
 import zipfile
 import zlib
@@ -81,6 +82,34 @@ def replacing(target: Path) -> Iterator[Path]:
         put_in_place(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``target``; when the block succeeds it becomes ``target``, which is
+    absent or an empty folder.
+
+    When the block or the rename fails the folder is removed with all that was written into it. A
+    killed process leaves it, recognisable by :func:`is_partial`.
+    """
+    partial = partial_name(target)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in sorted(partial.rglob("*")):
+            if path.is_dir():
+                sync_folder(path)
+            else:
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        sync_folder(partial)
+        if target.is_dir():
+            target.rmdir()  # not every system renames onto an empty folder
+        partial.rename(target)
+        sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.formats.colmap import read_model
+from flythrough.engine import export as exporting
 from flythrough.geometry.estimators.shape_files import read_shape
 from flythrough.media.image import read_photo
 from flythrough.media.video import read_video
@@ -110,3 +111,44 @@ def test_text_models_and_what_is_refused(flythrough: Command, run: Path, tmp_pat
     refused(flythrough("export", run, "-o", tmp_path / "no" / "x"), "does not exist")
     refused(flythrough("export", tmp_path, "-o", tmp_path / "x"), "rollout")
     assert not (tmp_path / "x").exists()
+
+
+def test_chunks_that_share_frames(
+    flythrough: Command, tiny_st_diff: Path, photo: Path, tmp_path: Path
+) -> None:
+    """9 frames, then 4: neither what overlaps nor what the plan cut off is exported."""
+    run = tmp_path / "run"
+    words = ["generate", photo, "--camera", "forward 0.2", "--geometry", "flat"]
+    words += ["--model", tiny_st_diff, "--frames", 12, "--rollout", run]
+    assert flythrough(*words, "-o", tmp_path / "out.mp4").status == 0
+    for chunks, frames in ((2, 12), (1, 9)):
+        target = tmp_path / f"export{chunks}"
+        answer = flythrough("export", run, "-o", target, "--formats", "cameras,colmap")
+        assert answer.status == 0, answer.err
+        assert answer.result["frames"] == frames
+        with np.load(target / "cameras.npz") as cameras:
+            assert len(cameras["K"]) == frames
+        assert len(list((target / "images").iterdir())) == frames
+        assert len(read_model(target / "sparse" / "0").names) == frames
+        flythrough("rewind", run, "--chunks", 1)
+
+
+def test_an_interrupted_export_leaves_nothing(
+    flythrough: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "export"
+    target.mkdir()
+    before = set(tmp_path.iterdir())
+
+    def stopped(*_: object) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "_write_blender", stopped)
+    answer = flythrough("export", run, "-o", target)
+    assert answer.status == 1
+    assert "No space left" in answer.err
+    assert set(tmp_path.iterdir()) == before
+    assert list(target.iterdir()) == []
+    monkeypatch.undo()
+    assert flythrough("export", run, "-o", target, "--formats", "cameras").status == 0
+    assert [path.name for path in target.iterdir()] == ["cameras.npz"]

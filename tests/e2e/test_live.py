@@ -103,6 +103,21 @@ def test_the_mask_video_shows_what_the_preview_says(
     assert np.mean((shown[..., 1] > 127) == (expected[:20] > 0.5)) > 0.97
 
 
+def test_a_preview_reads_files_as_a_step_does(
+    pipe: ft.Pipeline, first: ft.Rollout, tmp_path: Path
+) -> None:
+    path = ft.path("pan right 10deg; forward 0.1", 34)
+    file = tmp_path / "path.npz"
+    flipped = path.world_from_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
+    np.savez(file, camera_poses=flipped, unit="median-depth")
+    shown = pipe.warp(first, file, camera_convention="opengl")
+    expected = pipe.warp(first, path)
+    assert np.mean(np.abs(shown.mask - expected.mask)) < 0.01
+    assert np.mean(np.abs(shown.frames.astype(float) - expected.frames)) < 1
+    with pytest.raises(ft.FlythroughError, match="has no effect on a path in words"):
+        pipe.warp(first, "forward 0.1", camera_convention="opengl")
+
+
 def test_cameras_beside_a_warp_let_later_steps_go_on(pipe: ft.Pipeline, first: ft.Rollout) -> None:
     path = ft.path("forward 0.1")
     frames, mask = pipe.warp(first, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 import flythrough as ft
+from flythrough.errors import InputError, WeightsError
+from flythrough.evaluation.judged_model import ModelChoice, check_model
+from flythrough.integrations.diffusers_names import HeliosPipeline
 from flythrough.media.video import read_video
+from flythrough.models.catalog import read_defaults
+from flythrough.training.lora.settings import LoraRequest, check_lora
 from throwaway import Command
 
 CAMERA = ("--camera", "forward 0.2; pan left 5deg", "--geometry", "flat")
@@ -38,9 +44,12 @@ def test_runs_go_on_rewind_and_branch(
         assert answer.status == 0, answer.err
         assert answer.result["digest"] == whole["digest"]
 
-    answer = flythrough(
-        "continue", run, "--camera", "pan right 5deg", "--prompt", "a painting", "--frames", 4
-    )
+    leg = ("continue", run, "--camera", "pan right 5deg", "--prompt", "a painting", "--frames", 4)
+    for switch in (("--fast",), ("--compile",), ("--precision", "fp8")):
+        answer = flythrough(*leg, *switch)
+        assert answer.status == 2
+        assert f"{' '.join(switch)} (compute=" in answer.err
+    answer = flythrough(*leg)
     assert answer.status == 0, answer.err
     assert (answer.result["frames"], answer.result["chunks"]) == (21, 4)
 
@@ -85,6 +94,10 @@ def test_python_steps_rewinds_and_previews(tiny_st_diff: Path, photo: Path) -> N
     assert shown.frames.shape == (4, 64, 96, 3)
     with pytest.raises(ft.InputError, match="follows no warp"):
         pipe.step(first, warp=np.zeros((33, 64, 96, 3), np.uint8))
+    with pytest.raises(ft.InputError, match="after_step cannot be used with method worldwarp"):
+        pipe(photo, camera="static", frames=9, after_step=lambda _step, _time, latents: latents)
+    with pytest.raises(ft.InputError, match="which no Helios pipeline can run"):
+        HeliosPipeline.from_pretrained(tiny_st_diff)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +164,35 @@ def test_starts_that_cannot_work_are_refused(
     )
     assert answer.status == 2
     assert words in answer.err
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"erosion": 4}, "erosion is 4 but must be odd"),
+        ({"strength": 1.5}, "strength is 1.5 but must be 0 to 1"),
+        ({"chunk_frames": 48}, "chunk_frames is 48 but must be 4k"),
+        ({"overlap": 49}, "below chunk_frames"),
+        ({"steps": "many"}, "steps is 'many' but must be a whole number"),
+    ],
+)
+def test_a_model_that_says_nonsense_of_worldwarp_is_refused(
+    tmp_path: Path, values: dict[str, object], words: str
+) -> None:
+    own = {"chunk_frames": 49, **values}
+    (tmp_path / "flythrough.json").write_text(json.dumps({"defaults": {"worldwarp": own}}))
+    with pytest.raises(WeightsError, match=words):
+        read_defaults(tmp_path)
+
+
+def test_other_commands_refuse_an_st_diff_alone(tiny_st_diff: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder whose transformer is a Helios"):
+        check_model(ModelChoice(model=str(tiny_st_diff)))
+    (tmp_path / "clip").mkdir()
+    with pytest.raises(InputError, match="a folder whose transformer is a Helios"):
+        check_lora(
+            LoraRequest(data=tmp_path / "clip", folder=tmp_path / "run", model=str(tiny_st_diff))
+        )
 
 
 def test_its_options_have_no_effect_elsewhere(

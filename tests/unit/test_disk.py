@@ -31,6 +31,29 @@ def test_a_file_is_replaced_whole_or_kept(tmp_path: Path, name: str) -> None:
     assert not disk.is_partial(path)
 
 
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+
+    def made(*, fail: bool = False) -> None:
+        with disk.replacing_folder(target) as partial:
+            assert disk.is_partial(partial)
+            (partial / "inner").mkdir()
+            (partial / "inner" / "file").write_text("text")
+            if fail:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(fail=True)
+    assert list(tmp_path.iterdir()) == []
+    target.mkdir()
+    made()
+    assert (target / "inner" / "file").read_text() == "text"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+        made()
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_only_json_objects_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(FileNotFoundError):

@@ -44,14 +44,14 @@ class BatchRequest:
 
 @dataclass(frozen=True, eq=False)
 class BatchJob:
-    """One video to make; ``area`` of its frames in pixels; ``done`` where it was made before."""
+    """One video to make; ``pixels`` of one of its chunks; ``done`` where it was made before."""
 
     id: str
     place: str
     request: GenerateRequest
     stated: Mapping[str, Any]
     digest: str
-    area: int
+    pixels: int
     done: Record | None
     chunks: int
 
@@ -73,7 +73,7 @@ class CheckedBatch:
             if job.done is None:
                 groups.setdefault(_group(job.request), []).append(job)
         return tuple(
-            job for group in groups.values() for job in sorted(group, key=lambda job: -job.area)
+            job for group in groups.values() for job in sorted(group, key=lambda job: -job.pixels)
         )
 
 
@@ -136,10 +136,10 @@ def _checked(
     done = is_done(record, digest, batch.folder)
     if batch.keep_rollouts and not (batch.folder / ROLLOUTS / row.id).is_dir():
         done = False
-    area = checked.size[0] * checked.size[1]
+    pixels = checked.size[0] * checked.size[1] * checked.window.frames
     found = record if done else None
     chunks = checked.chunks
-    return BatchJob(row.id, row.place, request, row.options, digest, area, found, chunks)
+    return BatchJob(row.id, row.place, request, row.options, digest, pixels, found, chunks)
 
 
 def _group(request: GenerateRequest) -> tuple[Any, ...]:

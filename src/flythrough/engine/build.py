@@ -18,14 +18,14 @@ from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.acceleration import accelerated
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
-from flythrough.engine.memory_plan import placement_for
 from flythrough.engine.photo_geometry import estimate_photo
+from flythrough.engine.placement import placement_for
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
-from flythrough.engine.worldwarp_options import worldwarp_settings
+from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -165,6 +165,8 @@ def build_session(
     """
     check_sources(spec, folder)
     check_settings(spec)
+    if spec.method == "worldwarp":
+        check_worldwarp_compute(compute)
     device = pick_device(device_name)
     dtype = pick_dtype(device)
     placement: Placement = "resident"

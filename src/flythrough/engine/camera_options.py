@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flythrough.engine.files import is_network
-from flythrough.engine.geometry_source import estimates_anything
+from flythrough.engine.geometry_source import estimates_anything, streaming_folder
 from flythrough.engine.presets import FAST_CODEC, PRESETS, Preset, PresetName, WarpBand
 from flythrough.engine.warp_options import chosen_warp_settings
 from flythrough.errors import InputError
@@ -84,13 +84,9 @@ def _scene_settings(request: GenerateRequest, model: ModelFolder) -> dict[str, A
     """What the user said of the scene memory and its warps, as settings of the rollout."""
     photo_only = not estimates_anything(request.geometry)
     own = model.defaults.warp
-    chosen = chosen_warp_settings(request.fill, request.warp_settings, own, photo_only)
-    if request.scene is not None:
-        if "memory" in chosen:
-            raise InputError(
-                f"--scene {request.scene} and memory in --warp-settings were both given; keep one."
-            )
-        chosen["memory"] = request.scene
+    chosen = chosen_warp_settings(
+        request.fill, request.scene, request.warp_settings, own, photo_only
+    )
     return {f"warp.{name}": value for name, value in chosen.items()}
 
 
@@ -169,9 +165,9 @@ def _completed(
     if "warp.samples_per_axis" in scene:
         kept.append("samples_per_axis")
     if request.warp is None:
-        rendering, more = _quick_warps(request, preset, model)
+        rendering, more = _quick_warps(request, preset, model, scene)
         settings |= rendering
-        said += more["warp.samples_per_axis" in scene :]
+        said += more
     if preset.fast_codec:
         said.append(_codec_words(model, settings))
     note = f"preset {request.preset}: {', '.join(said)}"
@@ -179,14 +175,18 @@ def _completed(
 
 
 def _quick_warps(
-    request: GenerateRequest, preset: Preset, model: ModelFolder
+    request: GenerateRequest, preset: Preset, model: ModelFolder, scene: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings of the preset for rendering warps, and words for each."""
-    own = int(model.defaults.warp.get("samples_per_axis", WarpSettings().samples_per_axis))
-    samples = min(own, preset.samples_per_axis)
-    settings: dict[str, Any] = {"warp.samples_per_axis": samples}
-    words = [f"{samples} mesh samples per axis"]
-    if is_network(request.geometry):
+    """Settings of the preset for rendering warps where ``scene`` has none, and words for each."""
+    settings: dict[str, Any] = {}
+    words = []
+    own = {f"warp.{name}": value for name, value in model.defaults.warp.items()} | scene
+    if own.get("warp.memory", "mesh") == "mesh" and "warp.samples_per_axis" not in scene:
+        usual = int(own.get("warp.samples_per_axis", WarpSettings().samples_per_axis))
+        samples = min(usual, preset.samples_per_axis)
+        settings["warp.samples_per_axis"] = samples
+        words.append(f"{samples} mesh samples per axis")
+    if is_network(request.geometry) and streaming_folder(request.geometry, model) is None:
         settings["geometry_pixel_limit"] = preset.pixel_limit
         words.append(f"geometry from at most {preset.pixel_limit} pixels")
     return settings, words

@@ -110,15 +110,9 @@ def _foretold(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
 ) -> list[Row]:
     from flythrough.engine.build import pick_device
-    from flythrough.engine.memory_plan import (
-        PLACEMENTS,
-        MemoryPlan,
-        available_host_bytes,
-        choose_placement,
-        free_bytes,
-        own_window,
-        run_needs,
-    )
+    from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan
+    from flythrough.engine.placement import available_host_bytes, choose_placement, free_bytes
+    from flythrough.engine.run_needs import own_window, run_needs
 
     device = pick_device(intent.device)
     kind = "cuda" if device.type == "cuda" else "cpu"

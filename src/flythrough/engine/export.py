@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from flythrough.disk import replacing_folder, writing
 from flythrough.engine.files import check_sources
 from flythrough.engine.options import check_device
 from flythrough.engine.plan import Plan
@@ -92,7 +93,7 @@ def check_export(request: ExportRequest) -> CheckedExport:
     model = find_model(rollout.spec.model)
     if _NEEDS_SCENE & set(formats):
         check_sources(rollout.spec, model)
-    frames = min(plan.frames, len(rollout.chunks) * len(rollout.chunks[0].frames))
+    frames = min(plan.frames, rollout.frame_count)
     return CheckedExport(request, formats, rollout, plan, model, frames)
 
 
@@ -107,16 +108,29 @@ def _check_target(request: ExportRequest) -> None:
 
 
 def export(checked: CheckedExport, notify: Notify) -> dict[str, list[str]]:
-    """Write the formats; returns the files of each, relative to the target folder."""
+    """Write the formats; returns the files of each, relative to the target folder.
+
+    The folder appears with all its files or not at all.
+
+    Raises:
+        FaultError: the disk failed or is full.
+    """
+    output = checked.request.output.absolute()
+    scene = keyframes_of(checked, notify) if _NEEDS_SCENE & set(checked.formats) else ()
+    with writing(output), replacing_folder(output) as target:
+        return _write(checked, scene, target, notify)
+
+
+def _write(
+    checked: CheckedExport, scene: tuple[Keyframe, ...], target: Path, notify: Notify
+) -> dict[str, list[str]]:
     from flythrough.engine.geometry_files import glb_bytes, ply_bytes
 
-    target, formats = checked.request.output, set(checked.formats)
-    scene = keyframes_of(checked, notify) if _NEEDS_SCENE & formats else ()
+    formats = set(checked.formats)
     points, colours = points_of(scene)
-    target.mkdir(exist_ok=True)
     written: dict[str, list[str]] = {}
     if formats & {"cameras", "blender"}:
-        _write_cameras(checked)
+        _write_cameras(checked, target)
         written["cameras"] = ["cameras.npz"]
     if formats & {"points", "blender"}:
         (target / "points.ply").write_bytes(ply_bytes(points, colours))
@@ -125,11 +139,11 @@ def export(checked: CheckedExport, notify: Notify) -> dict[str, list[str]]:
         (target / "points.glb").write_bytes(glb_bytes(points, colours))
         written["glb"] = ["points.glb"]
     if formats & {"colmap", "colmap-text"}:
-        written["colmap"] = _write_colmap(checked, points, colours)
+        written["colmap"] = _write_colmap(checked, target, points, colours)
     if "blender" in formats:
-        written["blender"] = _write_blender(checked)
+        written["blender"] = _write_blender(checked, target)
     if "gaussians" in formats:
-        written["gaussians"] = _write_gaussians(checked, scene, notify)
+        written["gaussians"] = _write_gaussians(checked, target, scene, notify)
     return written
 
 
@@ -157,12 +171,12 @@ def points_of(scene: tuple[Keyframe, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(points), np.concatenate(colours)
 
 
-def _write_cameras(checked: CheckedExport) -> None:
+def _write_cameras(checked: CheckedExport, target: Path) -> None:
     from flythrough.cameras.formats.cameras_npz import write_cameras
 
     poses, matrices = checked.cameras
     write_cameras(
-        checked.request.output / "cameras.npz",
+        target / "cameras.npz",
         poses,
         matrices,
         checked.rollout.size,
@@ -172,12 +186,13 @@ def _write_cameras(checked: CheckedExport) -> None:
     )
 
 
-def _write_colmap(checked: CheckedExport, points: np.ndarray, colours: np.ndarray) -> list[str]:
+def _write_colmap(
+    checked: CheckedExport, target: Path, points: np.ndarray, colours: np.ndarray
+) -> list[str]:
     """``sparse/0`` with the model and ``images`` with the pictures, as trainers expect them."""
     from flythrough.cameras.formats.colmap import ColmapModel, write_model
     from flythrough.media.image import write_picture
 
-    target = checked.request.output
     images, sparse = target / "images", target / "sparse" / "0"
     images.mkdir()
     sparse.mkdir(parents=True)
@@ -190,10 +205,9 @@ def _write_colmap(checked: CheckedExport, points: np.ndarray, colours: np.ndarra
     return ["images", "sparse/0"]
 
 
-def _write_blender(checked: CheckedExport) -> list[str]:
+def _write_blender(checked: CheckedExport, target: Path) -> list[str]:
     from flythrough.engine.run import write_result
 
-    target = checked.request.output
     script = files("flythrough") / "assets" / "blender_scene.py"
     (target / "blender_scene.py").write_bytes(script.read_bytes())
     write_result(checked.rollout, checked.plan, target / "video.mp4")
@@ -201,7 +215,7 @@ def _write_blender(checked: CheckedExport) -> list[str]:
 
 
 def _write_gaussians(
-    checked: CheckedExport, scene: tuple[Keyframe, ...], notify: Notify
+    checked: CheckedExport, target: Path, scene: tuple[Keyframe, ...], notify: Notify
 ) -> list[str]:
     from flythrough.scene.splat_files import write_splats
     from flythrough.scene.splat_memory import GaussianMemory
@@ -211,5 +225,5 @@ def _write_gaussians(
         f"fitting Gaussians to {len(scene)} picture(s) in {settings.gaussian_steps} steps, which "
         "takes minutes without a GPU."
     )
-    write_splats(checked.request.output / "gaussians.ply", GaussianMemory(scene, settings).splats)
+    write_splats(target / "gaussians.ply", GaussianMemory(scene, settings).splats)
     return ["gaussians.ply"]

@@ -9,7 +9,6 @@ import torch
 
 from flythrough.engine.build import Session
 from flythrough.engine.plan import Plan
-from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.rollout import Rollout
 
 _LITTLE = 0.02
@@ -29,7 +28,7 @@ def foresee(session: Session, rollout: Rollout, plan: Plan, notify: Callable[[st
     lost = np.flatnonzero(share < _LITTLE)
     if len(lost) == 0:
         return
-    made = leg.first_chunk * CHUNK_FRAMES
+    made = plan.window.first(leg.first_chunk)
     first = made + int(lost[0]) * _EVERY + 1
     last = made + min(int(lost[-1] + 1) * _EVERY, leg.frames)
     between = "" if len(lost) == lost[-1] - lost[0] + 1 else " at times"

@@ -65,6 +65,15 @@ def own_network(model: ModelFolder) -> Path:
     return model.geometry
 
 
+def streaming_folder(geometry: str, model: ModelFolder) -> Path | None:
+    """The folder of the network that reads frames one after the other, where ``geometry`` asks for
+    one: as that folder, or as the model's own network."""
+    if is_streaming(geometry):
+        return Path(geometry).expanduser()
+    own = model.geometry if is_network(geometry) else None
+    return own if own is not None and is_streaming_folder(own) else None
+
+
 def is_metric(geometry: str) -> bool:
     """Whether depth comes in metres, so that a path in metres can be followed.
 
@@ -113,11 +122,11 @@ def build_estimator(
         GeometryError: an unusable file.
     """
     own = own_network(model) if is_network(geometry) else None
-    streaming = own if own is not None and is_streaming_folder(own) else None
-    if streaming is not None or is_streaming(geometry):
+    streaming = streaming_folder(geometry, model)
+    if streaming is not None:
         from flythrough.models.ttt3r_estimator import ttt3r_estimator
 
-        found_folder = find_streaming(streaming or geometry)
+        found_folder = find_streaming(streaming)
         licence = found_folder.licence
         what = f"the geometry network {found_folder.path}"
         if licence is not None and (text := licence.note(what)):

@@ -22,6 +22,7 @@ from flythrough.engine.live import (
     WarpPreview,
     chunk_along_warp,
     path_on,
+    plan_of,
     preview,
     request_along,
 )
@@ -184,6 +185,11 @@ class Pipeline:
             seams=seams,
         )
         checked = check(request)
+        if after_step is not None and checked.method == "worldwarp":
+            raise InputError(
+                "after_step cannot be used with method worldwarp, whose cells take part from "
+                "different steps on; drop it or use another method."
+            )
         from flythrough.engine.build import stepping
 
         session, rollout = self._begin(checked)
@@ -283,19 +289,27 @@ class Pipeline:
         told(index, "done", 1.0)
         return made
 
-    def warp(self, rollout: Rollout, camera: Camera) -> WarpPreview:
+    def warp(
+        self, rollout: Rollout, camera: Camera, camera_convention: str | None = None
+    ) -> WarpPreview:
         """What a step along ``camera`` would be conditioned on, without making it.
 
         Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the new frames, 1 where the scene
-        was seen.
+        was seen; ``camera_convention`` says what the matrices of a camera file mean.
 
         Raises:
             InputError: as :meth:`step`.
         """
-        path = path_on(rollout, camera)
+        path = path_on(rollout, camera, camera_convention)
         session = self._sessions.ready(rollout.spec)
-        request = request_along(session, rollout, path, current_prompt(rollout))
-        return preview(session, rollout, request)
+        from flythrough.engine.camera_reading import hold_against_scene
+        from flythrough.engine.run import scene_scale
+
+        scale = scene_scale(session, rollout)
+        plan = plan_of(rollout, path, current_prompt(rollout), scale)
+        believed = believed_file(camera, camera_convention)
+        hold_against_scene(session, rollout, plan, believed, _announce)
+        return preview(session, rollout, plan.request(rollout))
 
     def _request(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from flythrough.engine.warp_options import Fill
 from flythrough.rollout.spec import Method
+from flythrough.scene.settings import SceneKind
 
 PresetName = Literal["realtime"]
 FAST_CODEC = "taehv"
@@ -30,6 +31,7 @@ class CameraSwitches(TypedDict, total=False):
     style_lora: Path | None
     style_scale: float
     camera_convention: str | None
+    scene: SceneKind | None
     strength: float | None
     chunk_frames: int | None
     overlap: int | None

@@ -22,6 +22,7 @@ from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
 from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.worldwarp_options import check_worldwarp_compute
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder, find_model
@@ -71,6 +72,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
 
     Raises:
         RolloutError: nothing is left to do, or the options contradict the rollout.
+        InputError: an option that is wrong or without effect.
         WeightsError: the model is gone or changed.
     """
     check_device(request.device)
@@ -82,6 +84,8 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
     check_settings(rollout.spec)
+    if rollout.spec.method == "worldwarp":
+        check_worldwarp_compute(request.compute)
     output = request.output or (Path(plan.output) if plan.output else None)
     if output is None:
         raise RolloutError(

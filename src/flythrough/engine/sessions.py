@@ -34,7 +34,7 @@ class Sessions:
         self.device, self.memory, self._notify = device, memory, notify
         self.compute = compute
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
-        self._planned = 0  # pixels of the run that memory was planned for
+        self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
     def ready(
         self, spec: RolloutSpec, warp: WarpVideo | None = None, folder: ModelFolder | None = None
@@ -51,14 +51,14 @@ class Sessions:
         free = replace(spec, seed=0, prompt="", start_image=None, height=64, width=64)
         key = (replace(free, negative_prompt=""), warp is not None)
         before, self._kept = self._kept, None
-        area = spec.height * spec.width
-        larger = area > self._planned
+        pixels = spec.height * spec.width * spec.window.frames
+        larger = pixels > self._planned
         if before is None or before[0] != key or larger:
             model = None
             if before is not None and not larger and _same_weights(before[0][0], spec):
                 model = None if before[1].model.streamed else before[1].model
             if model is None:
-                self._planned = area
+                self._planned = pixels
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(

@@ -1,4 +1,5 @@
-"""``--fill`` and ``--warp-settings``: how warps are rendered, beside what the model says of itself.
+"""``--fill``, ``--scene`` and ``--warp-settings``: how warps are rendered, beside what the model
+says of itself.
 
 Imports no torch.
 """
@@ -10,7 +11,7 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from flythrough.errors import InputError
-from flythrough.scene.settings import WarpSettings
+from flythrough.scene.settings import SceneKind, WarpSettings
 
 Fill = Literal["mean", "black"]
 """What unseen pixels of a warp show: the photo's mean colour, or black."""
@@ -21,13 +22,26 @@ _IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mesh_break", "none", ("depth_rtol", "normal_tol_deg")),
     ("render_mode", "splat", ("fill_radius", "fill_min_neighbors")),
     ("fill_radius", "0", ("fill_min_neighbors",)),
+    ("memory", "mesh", ("gaussian_steps",)),
+    (
+        "memory",
+        "gaussian",
+        (
+            *("render_mode", "fill_radius", "fill_min_neighbors"),
+            *("samples_per_axis", "older_samples_per_axis", "keyframes"),
+        ),
+    ),
 )
 """Settings without effect while another one has a certain value."""
 _OF_LATER_KEYFRAMES = ("older_samples_per_axis", "keyframes", "older_keyframes", "estimation")
 
 
 def chosen_warp_settings(
-    fill: Fill | None, text: str | None, own: Mapping[str, Any], photo_only: bool
+    fill: Fill | None,
+    scene: SceneKind | None,
+    text: str | None,
+    own: Mapping[str, Any],
+    photo_only: bool,
 ) -> dict[str, Any]:
     """Settings of the warp by name, as the user gave them.
 
@@ -49,6 +63,12 @@ def chosen_warp_settings(
                 f"--fill {fill} and fill in --warp-settings were both given; keep one of them."
             )
         chosen["fill"] = _FILLS[fill]
+    if scene is not None:
+        if "memory" in chosen:
+            raise InputError(
+                f"--scene {scene} and memory in --warp-settings were both given; keep one."
+            )
+        chosen["memory"] = scene
     settings = WarpSettings(**{**own, **chosen})
     for name, value, idle in _IDLE:
         for other in idle:

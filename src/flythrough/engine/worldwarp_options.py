@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flythrough.engine.words import Compute
 from flythrough.errors import InputError, RolloutError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
 from flythrough.rollout.window import STANDARD, Window
@@ -53,11 +54,11 @@ def check_worldwarp(request: GenerateRequest) -> None:
         f"--anchor {request.anchor}": request.anchor != "first",
         f"--seams {request.seams}": request.seams != "independent",
         f"--style-lora {request.style_lora}": request.style_lora is not None,
-        f"The denoiser's path {request.compute}": request.compute not in ("auto", "plain"),
     }
     for option, given in idle.items():
         if given:
             raise InputError(f"{option} has no effect with method worldwarp; drop it.")
+    check_worldwarp_compute(request.compute)
     strength = request.strength
     if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
         raise InputError(
@@ -66,8 +67,26 @@ def check_worldwarp(request: GenerateRequest) -> None:
         )
 
 
-def check_denoiser(method: Method, model: ModelFolder) -> None:
-    """The model has the denoiser that the method needs.
+def check_worldwarp_compute(compute: Compute) -> None:
+    """Refuse a path of the denoiser that method worldwarp has not.
+
+    Raises:
+        InputError: which one, by its switch and as Python's argument.
+    """
+    switches = {"fast": "--fast", "compiled": "--compile", "fp8": "--precision fp8"}
+    if compute in switches:
+        raise InputError(
+            f"{switches[compute]} (compute={compute!r}) has no effect with method worldwarp, whose "
+            "denoiser has the plain path alone; drop it."
+        )
+
+
+_OTHER_METHOD = "give a photo and --camera, and --method worldwarp or none"
+
+
+def check_denoiser(method: Method, model: ModelFolder, remedy: str = _OTHER_METHOD) -> None:
+    """The model has the denoiser that the method needs; ``remedy`` is what to do with an ST-Diff
+    alone.
 
     Raises:
         InputError: it has not.
@@ -79,8 +98,7 @@ def check_denoiser(method: Method, model: ModelFolder) -> None:
         )
     if method != "worldwarp" and not model.is_helios:
         raise InputError(
-            f"The model {model.name} is an ST-Diff, which method {method!r} cannot run; give a "
-            "photo and --camera, and --method worldwarp or none."
+            f"The model {model.name} is an ST-Diff, which method {method!r} cannot run; {remedy}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from flythrough.engine.files import check_lora, named_files
 from flythrough.engine.geometry_source import check_geometry, estimates_anything
 from flythrough.engine.options import check_device
+from flythrough.engine.worldwarp_options import check_denoiser
 from flythrough.errors import InputError
 from flythrough.evaluation.truth import EXACT
 from flythrough.models.catalog import ModelFolder, find_model
@@ -28,11 +29,13 @@ def check_model(choice: ModelChoice) -> ModelFolder:
     """Refuse what cannot work before anything is rendered or loaded.
 
     Raises:
-        InputError: an unknown device, or a geometry that cannot serve several clips.
+        InputError: an unknown device, an ST-Diff alone, or a geometry that cannot serve several
+            clips.
         WeightsError: there is no such model, adapter or network.
     """
     check_device(choice.device)
     model = find_model(choice.model)
+    check_denoiser("warp-as-history", model, "name a folder whose transformer is a Helios")
     check_lora(choice.lora)
     geometry = choice.geometry
     if geometry not in (EXACT, "flat"):

@@ -59,7 +59,8 @@ class HeliosPipeline:
         in float32, which is what is used anyway.
 
         Raises:
-            InputError: a component that would be another than the model's own.
+            InputError: a component that would be another than the model's own, or a model that is
+                no Helios.
             WeightsError: the model is not on this machine.
         """
         for name, part in components.items():
@@ -69,7 +70,13 @@ class HeliosPipeline:
                     "it out, or put it into that folder."
                 )
         names = {entry.repository: entry.name for entry in ENTRIES.values() if entry.repository}
-        return cls(load(names.get(str(path), path)), torch_dtype)
+        pipeline = load(names.get(str(path), path))
+        if not find_model(pipeline.model).is_helios:
+            raise InputError(
+                f"The model {path} is an ST-Diff, which no Helios pipeline can run; call "
+                "flythrough.load on it, or give a folder whose transformer is a Helios."
+            )
+        return cls(pipeline, torch_dtype)
 
     def to(self, device: str | torch.device) -> Self:
         """Run on ``device``; weights that were loaded elsewhere load again.
@@ -84,7 +91,13 @@ class HeliosPipeline:
         before = self._pipeline
         if name != before.device:
             self._pipeline = Pipeline(
-                before.model, name, before.geometry, before.lora, before.lora_scale, before.memory
+                before.model,
+                name,
+                before.geometry,
+                before.lora,
+                before.lora_scale,
+                before.memory,
+                before.compute,
             )
         return self
 

@@ -236,11 +236,47 @@ def read_defaults(folder: Path) -> ModelDefaults:
             values["steps"] = tuple(int(n) for n in values["steps"])
         if "worldwarp" in values:
             values["worldwarp"] = replace(published.worldwarp, **values["worldwarp"])
+            _check_worldwarp(values["worldwarp"])
         return replace(published, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{file} is not a valid model description ({error}); restore the shipped file."
         ) from error
+
+
+def _check_worldwarp(usual: WorldWarpDefaults) -> None:
+    """Hold the table ``worldwarp`` to the rules that a rollout's settings follow.
+
+    Raises:
+        ValueError: which value, and what it must be.
+    """
+    ranges: dict[str, tuple[float, float]] = {
+        "chunk_frames": (5, 1001),
+        "overlap": (1, 1001),
+        "steps": (1, 1000),
+        "erosion": (1, 255),
+        "guidance_scale": (1, 100),
+        "strength": (0, 1),
+        "shift": (0.01, 100),
+    }
+    whole = ("chunk_frames", "overlap", "steps", "erosion")
+    for name, (low, high) in ranges.items():
+        value = getattr(usual, name)
+        if isinstance(value, bool) or not isinstance(value, int if name in whole else int | float):
+            kind = "a whole number" if name in whole else "a number"
+            raise ValueError(f"worldwarp {name} is {value!r} but must be {kind}")
+        if not low <= value <= high:
+            raise ValueError(f"worldwarp {name} is {value} but must be {low:g} to {high:g}")
+    if usual.erosion % 2 == 0:
+        raise ValueError(f"worldwarp erosion is {usual.erosion} but must be odd")
+    for name in ("chunk_frames", "overlap"):
+        if getattr(usual, name) % 4 != 1:
+            raise ValueError(f"worldwarp {name} is {getattr(usual, name)} but must be 4k + 1")
+    if usual.overlap >= usual.chunk_frames:
+        raise ValueError(
+            f"worldwarp overlap is {usual.overlap} but must be below chunk_frames, "
+            f"{usual.chunk_frames}"
+        )
 
 
 def _published_defaults(folder: Path) -> ModelDefaults:

@@ -41,8 +41,9 @@ class WarpSettings:
             the colour that the keyframes' far background has in that direction; ``atlas``: the
             same, and it counts as seen (published).
         memory: what keyframes become. ``mesh``: triangles, as here described; ``gaussian``: a
-            Gaussian cache fitted for every chunk (WorldWarp), for which only ``confidence``,
-            ``top_fill``, ``fill``, ``older_keyframes`` and ``estimation`` count.
+            Gaussian cache fitted for every chunk (WorldWarp), for which ``confidence``,
+            ``top_fill``, ``fill``, ``older_keyframes`` and ``estimation`` count as well. Scales of
+            keyframes are fitted on meshes, cut as ``mesh_break`` says, with either.
         gaussian_steps: steps of that fit.
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
             float64, holes filled with colours of the newest keyframe whatever keyframe their

@@ -29,6 +29,12 @@ RATES = {
 }
 """Learning rates; lengths are in metres, or in median depths where depth is not metric."""
 
+_NUMBERS = 59
+"""Of a Gaussian: place, sizes, rotation, opacity and three colours of sixteen harmonics."""
+_PROJECTED_BYTES = 1650
+"""What projection and its gradients keep of a Gaussian; this and the next measured on a CPU."""
+_PIXEL_BYTES, _LAYER_BYTES = 1300, 3200
+"""Of a pixel: pictures, and pairs with the Gaussians that each source has there."""
 _COLOUR, _STRUCTURE, _DISPARITY = 0.8, 0.2, 0.01
 _EPS = 1e-15
 _REFRESH = 8
@@ -49,6 +55,18 @@ class FitSettings:
     most: int = 1_000_000
     widest: float = 0.6
     seed: int = 0
+
+
+def fit_bytes(size: tuple[int, int], sources: int, settings: FitSettings | None = None) -> int:
+    """Bytes that fitting to ``sources`` pictures of ``size`` (height, width) takes at most: an
+    estimate from the number of Gaussians (parameters, gradients and two moments of Adam, and what
+    projection keeps) and of their pairs with pixels, which grow with the area of all sources. It is
+    made for the plain renderer, which keeps more than gsplat."""
+    settings = FitSettings() if settings is None else settings
+    pixels = size[0] * size[1]
+    gaussians = min(settings.most, sources * min(settings.per_source, pixels))
+    a_gaussian = 4 * 4 * _NUMBERS + _PROJECTED_BYTES
+    return gaussians * a_gaussian + pixels * (_PIXEL_BYTES + sources * _LAYER_BYTES)
 
 
 @dataclass(frozen=True, eq=False)

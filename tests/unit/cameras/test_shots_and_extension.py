@@ -1,10 +1,9 @@
-"""Shots by name, other speeds, ways to go on, and windows of overlapping chunks."""
+"""Shots by name, other speeds and ways to go on."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from flythrough.cameras import pose as se3
 from flythrough.cameras.extension import EXTENSIONS, extended, sped
@@ -12,21 +11,7 @@ from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.shots import SHOTS, parse_shots
 from flythrough.cameras.source import trajectory_from
 from flythrough.cameras.trajectory import LengthUnit
-from flythrough.cameras.windows import chunk_window, frames_needed
 from flythrough.errors import CameraError
-from flythrough.geometry.align import DepthScale
-from flythrough.geometry.path_scale import path_scale
-
-
-def test_windows_of_the_published_chunks() -> None:
-    windows = [chunk_window(k, 49, 5) for k in range(5)]
-    ends = [(w.start, w.stop - 1) for w in windows]
-    assert ends == [(0, 48), (44, 92), (88, 136), (132, 180), (176, 224)]
-    assert frames_needed(5, 49, 5) == 225
-    assert frames_needed(0, 49, 5) == 0
-    assert chunk_window(2, 33, 0) == range(66, 99)
-    with pytest.raises(CameraError):
-        chunk_window(1, 5, 5)
 
 
 def test_shots_do_what_they_are_called() -> None:
@@ -115,25 +100,3 @@ def test_ways_to_go_on() -> None:
     assert back[25, 2, 3] == pytest.approx(straight.world_from_camera[15, 2, 3])
     with pytest.raises(CameraError, match="unknown"):
         extended(path, 50, "teleport")
-
-
-def test_a_history_is_tied_to_the_path() -> None:
-    asked = torch.tensor(parse_path("truck right 0.3; crane up 0.2", 9).world_from_camera)
-    carrier = torch.from_numpy(se3.exp(np.array([0.3, -0.2, 0.5, 1.0, 2.0, 3.0])))
-    own = asked.clone()
-    own[:, :3, 3] /= 0.7
-    fallback = DepthScale(torch.tensor(1.3), "ok", 5)
-    found = path_scale(carrier @ own, asked, 1.0, fallback)
-    assert float(found.scale) == pytest.approx(0.7)
-    still = asked[:1].repeat(9, 1, 1)
-    assert path_scale(carrier @ own, still, 1.0, fallback) is fallback
-    backwards = own.clone()
-    backwards[:, :3, 3] *= -1
-    assert path_scale(backwards, asked, 1.0, fallback) is fallback
-    assert path_scale(replace_scale(asked, 100.0), asked, 1.0, fallback).status == "clamped"
-
-
-def replace_scale(poses: torch.Tensor, factor: float) -> torch.Tensor:
-    scaled = poses.clone()
-    scaled[:, :3, 3] *= factor
-    return scaled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flythrough.engine.build import build_session, build_spec
-from flythrough.engine.presets import PRESETS
+from flythrough.engine.presets import PRESETS, CameraSwitches
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.stored_settings import warp_settings
 from flythrough.errors import InputError, WeightsError
@@ -88,6 +88,49 @@ def test_the_scene_can_be_gaussians(asked: GenerateRequest) -> None:
     assert warp_settings(build_spec(check(asked))).memory == "mesh"
     spec = build_spec(check(replace(asked, scene="gaussian")))
     assert warp_settings(spec).memory == "gaussian"
+
+
+def test_every_switch_is_a_keyword_of_python() -> None:
+    """Fields of the request are arguments of a pipeline, what the command line alone has, or
+    switches."""
+    named = {"image", "video", "camera", "prompt", "negative_prompt", "frames", "size", "seed"}
+    named |= {"steps", "guidance", "anchor", "seams"}
+    loaded = {"model", "geometry", "lora", "lora_scale", "device", "memory", "compute"}
+    written = {"output", "rollout", "save_warp", "save_mask", "warp", "warp_mask", "blend_chunks"}
+    wanted = {field.name for field in fields(GenerateRequest)} - named - loaded - written
+    assert set(CameraSwitches.__annotations__) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scene": "gaussian", "warp_settings": "background=tint"}, "background tint has no eff"),
+        ({"scene": "gaussian", "warp_settings": "reference=yes"}, "reference has no effect"),
+        ({"scene": "gaussian", "warp_settings": "fill_radius=2"}, "while memory is gaussian"),
+        ({"scene": "gaussian", "warp_settings": "samples_per_axis=2"}, "while memory is gaussian"),
+        ({"warp_settings": "memory=gaussian,render_mode=splat"}, "while memory is gaussian"),
+        ({"warp_settings": "gaussian_steps=20"}, "gaussian_steps has no effect while memory is me"),
+        ({"scene": "mesh", "warp_settings": "memory=mesh"}, "keep one"),
+    ],
+)
+def test_settings_of_the_other_memory_are_refused(
+    asked: GenerateRequest, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check(replace(asked, **values))
+
+
+def test_settings_of_gaussians_are_kept(asked: GenerateRequest) -> None:
+    request = replace(asked, scene="gaussian", warp_settings="gaussian_steps=20,confidence=0.2")
+    found = warp_settings(build_spec(check(request)))
+    assert (found.memory, found.gaussian_steps, found.confidence) == ("gaussian", 20, 0.2)
+
+
+def test_the_preset_says_nothing_of_meshes_with_gaussians(asked: GenerateRequest) -> None:
+    checked = check(replace(asked, preset="realtime", scene="gaussian"))
+    assert "mesh samples" not in checked.notes[0]
+    assert "pixels" in checked.notes[0]
+    assert "warp.samples_per_axis" not in checked.settings
 
 
 def test_a_rollout_from_before_the_switches_is_read_as_published(asked: GenerateRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,23 +11,24 @@ import pytest
 import torch
 
 from flythrough.engine.build import build_spec
-from flythrough.engine.memory_plan import (
-    RunNeeds,
-    RunParts,
-    choose_placement,
-    parts_of,
-    run_needs,
-)
+from flythrough.engine.memory_plan import RunNeeds
 from flythrough.engine.options import check_memory
+from flythrough.engine.placement import choose_placement
 from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.run_needs import RunParts, default_parts, parts_of, run_needs
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need
 from flythrough.models.catalog import find_model
 from flythrough.models.codec import VideoCodec, save_codec
 from flythrough.models.headers import read_header
-from flythrough.models.needs import ModelNeeds, PartNeed
+from flythrough.models.needs import ModelNeeds, PartNeed, streaming_need
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import TAEHVConfig
+from flythrough.models.ttt3r import TTT3R
+from flythrough.models.ttt3r_config import TINY
+from flythrough.models.ttt3r_files import save_ttt3r
+from flythrough.models.ttt3r_folder import find_streaming
+from flythrough.scene.splat_fit import fit_bytes
 from throwaway import SIZE
 
 GIB = 2**30
@@ -181,3 +183,48 @@ def test_the_cheaper_band_costs_less(tiny_model: Path) -> None:
 def test_a_word_that_is_no_choice_is_refused() -> None:
     with pytest.raises(InputError, match="--memory little is unknown"):
         check_memory("little", "cpu")  # type: ignore[arg-type]
+
+
+def test_gaussians_are_planned_for(
+    tiny_model: Path, tiny_st_diff: Path, photo: Path, tmp_path: Path
+) -> None:
+    request = GenerateRequest(image=photo, camera="static", model=str(tiny_model), frames=33)
+    folder = find_model(str(tiny_model))
+    peaks = []
+    for scene, text in (("mesh", None), ("gaussian", None), ("gaussian", "older_keyframes=4")):
+        spec = build_spec(check(replace(request, scene=scene, warp_settings=text)))
+        parts = parts_of(spec, folder)
+        size = (384, 640)
+        peaks.append(run_needs(folder, size, spec.method, 33, "cuda", parts=parts).warp.peak_bytes)
+    assert peaks[1] == fit_bytes((384, 640), 3) < peaks[2] == fit_bytes((384, 640), 6)
+    assert peaks[0] != peaks[1]
+    flat = replace(request, model=str(tiny_st_diff), geometry="flat", scene="gaussian")
+    parts = parts_of(build_spec(check(flat)), find_model(str(tiny_st_diff)))
+    assert parts.sources == 1  # the photo alone
+    joint = replace(flat, geometry="default", scene=None, warp_settings="estimation=joint")
+    assert parts_of(build_spec(check(joint)), find_model(str(tiny_st_diff))).views == 3
+    own = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    stated = json.loads((own / "flythrough.json").read_text())
+    stated["defaults"]["warp"] = {"memory": "gaussian"}
+    (own / "flythrough.json").write_text(json.dumps(stated))
+    assert default_parts(find_model(str(own)), "warp-as-history").sources == 3
+    assert default_parts(find_model(str(own)), "helios").sources == 0
+
+
+def test_a_streaming_network_of_the_models_own_is_measured(
+    tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    shutil.rmtree(own / "geometry")
+    save_ttt3r(TTT3R(TINY), own / "geometry")
+    folder = find_model(str(own))
+    found = run_needs(folder, SIZE, "warp-as-history", 33, "cpu")
+    weights, look = streaming_need(find_streaming(own / "geometry"), SIZE)
+    assert found.weights["geometry"] == weights
+    assert found.warp.flops == look.flops
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(own), frames=33, preset="realtime"
+    )
+    checked = check(request)
+    assert "geometry_pixel_limit" not in checked.settings
+    assert "pixels" not in checked.notes[0]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flythrough.engine.build import build_spec
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.sessions import Sessions
+from flythrough.errors import InputError
+from flythrough.rollout.spec import RolloutSpec
 
 
 def test_memory_is_planned_again_for_a_larger_run(
@@ -26,9 +29,42 @@ def test_memory_is_planned_again_for_a_larger_run(
     assert sessions.ready(small) is second
 
 
-def test_the_scale_of_an_adapter_that_is_left_out_is_refused(tiny_model: Path, photo: Path) -> None:
-    from flythrough.errors import InputError
+def test_longer_chunks_are_a_larger_run(
+    tiny_st_diff: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=40
+    )
+    short, long = (build_spec(check(replace(request, chunk_frames=count))) for count in (9, 17))
+    sessions = Sessions("cpu", "auto", lambda _text: None)
+    planned: list[int] = []
+    from flythrough.engine import build
 
+    placed = build.placement_for
+
+    def placement_for(spec: RolloutSpec, *rest: Any) -> Any:
+        planned.append(spec.window.frames)
+        return placed(spec, *rest)
+
+    monkeypatch.setattr(build, "placement_for", placement_for)
+    for spec in (short, long, short):
+        sessions.ready(spec)
+    assert planned == [9, 17]
+
+
+def test_a_path_that_worldwarp_has_not_is_refused(tiny_st_diff: Path, photo: Path) -> None:
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9
+    )
+    spec = build_spec(check(request))
+    sessions = Sessions("cpu", "auto", lambda _text: None, compute="fast")
+    with pytest.raises(InputError, match=r"--fast \(compute='fast'\) has no effect with method wo"):
+        sessions.ready(spec)
+    with pytest.raises(InputError, match="--precision fp8"):
+        check(replace(request, compute="fp8"))
+
+
+def test_the_scale_of_an_adapter_that_is_left_out_is_refused(tiny_model: Path, photo: Path) -> None:
     request = GenerateRequest(
         image=photo, camera="static", model=str(tiny_model), lora="off", lora_scale=0.5, frames=33
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +84,22 @@ SCENES = [
     ("vizdoom", "basic", "forward 0.3"),
     ("vizdoom", "my-way-home", "pan right 15deg"),
 ]
+
+
+def test_a_level_leaves_nothing_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("vizdoom") is None:
+        pytest.skip('vizdoom is not installed (pip install "flythrough[renderers]")')
+    from flythrough.evaluation.renderers.doom_maps import Doom
+
+    monkeypatch.chdir(tmp_path)
+    doom = Doom()
+    size = (96, 160)
+    doom.views("basic", 12, np.eye(4)[None], default_intrinsics(*size, 60.0), size)
+    del doom
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "scene", "path"), SCENES)

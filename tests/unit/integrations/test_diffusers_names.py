@@ -58,6 +58,14 @@ def test_every_name_of_diffusers_is_known_with_its_default() -> None:
     assert HeliosPyramidPipeline is HeliosPipeline
 
 
+def test_another_device_keeps_the_rest(visible_model: Path) -> None:
+    before = ft.load(visible_model, geometry="flat", memory="resident", compute="plain")
+    after = HeliosPipeline(before).to("cpu")._pipeline
+    assert after is not before
+    kept = ("model", "geometry", "lora", "lora_scale", "memory", "compute")
+    assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
+
+
 def test_a_prompt_gives_the_frames_of_flythrough(facade: HeliosPipeline, pipe: ft.Pipeline) -> None:
     clip = pipe(prompt="a lake", frames=FRAMES, seed=5, size=(64, 64), steps=(1, 1, 1))
     given: dict[str, Any] = {

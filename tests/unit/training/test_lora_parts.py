@@ -22,6 +22,8 @@ from flythrough.models.adapters import new_lora
 from flythrough.models.loading import load_transformer
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.splat_memory import scene_memory
+from flythrough.scene.surface import Keyframe
 from flythrough.training.clip_sampling import Clip
 from flythrough.training.lora.clips import TrainingClip
 from flythrough.training.lora.geometry import PlayedClip, estimate_clip, known_geometry
@@ -179,6 +181,21 @@ def test_geometry_is_computed_once(tmp_path: Path) -> None:
     file.write_bytes(cut)
     third = known_geometry(clip_of(frames, None), file, lambda: Windowed(truth), print)
     assert torch.equal(first.depth, third.depth)
+
+
+def test_items_are_rendered_by_the_scene_memory_that_the_model_names() -> None:
+    """As at inference: a model that keeps Gaussians is trained on warps of Gaussians."""
+    frames, geometry = wall(40)
+    settings = replace(WARP, memory="gaussian", gaussian_steps=2)
+    item = render_item(PlayedClip(frames, geometry), Clip("forward", 5), settings)
+    played = PlayedClip(frames, geometry)
+    known = (Keyframe(played.pictures([5])[0], geometry.frame(5)),)
+    cameras, matrices = geometry.world_from_camera[5:38], geometry.intrinsics[5:38]
+    expected = scene_memory(known, settings).render(
+        cameras, matrices, geometry.size, settings, first_is_photo=True
+    )
+    assert torch.equal(item.warp, expected.rgb)
+    assert torch.equal(item.visible, expected.visible)
 
 
 def test_items_of_first_and_later_clips() -> None:

@@ -5,8 +5,11 @@ depth is computed from the level's own map: walls are vertical, floors and ceili
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from PIL import Image
@@ -38,6 +41,9 @@ class Doom:
     def __init__(self) -> None:
         self._doom = package("vizdoom", "ViZDoom")
         self._games: dict[tuple[str, int], tuple[Any, tuple[float, float, float]]] = {}
+        # ViZDoom writes its settings when a game ends, by default into the working directory.
+        self._own = TemporaryDirectory(prefix="flythrough-vizdoom-")
+        finalize(self, _ended, self._games)  # before that folder goes
 
     def views(
         self,
@@ -84,6 +90,7 @@ class Doom:
     def _started(self, scene: str, seed: int) -> Any:
         doom = self._doom
         game = doom.DoomGame()
+        game.set_doom_config_path(str(Path(self._own.name) / "vizdoom.ini"))
         game.set_window_visible(False)
         game.set_mode(doom.Mode.PLAYER)
         game.set_screen_resolution(doom.ScreenResolution.RES_640X480)
@@ -101,7 +108,12 @@ class Doom:
         )
         game.set_episode_timeout(0)
         game.set_seed(seed % 2**31)
+        left = Path.cwd() / "_vizdoom"  # made empty by every game, wherever it is told to write
+        made = not left.exists()
         game.init()
+        if made:
+            with suppress(OSError):
+                left.rmdir()
         return game
 
     def _now(self, game: Any) -> np.ndarray:
@@ -134,6 +146,11 @@ class Doom:
         labels = _cut(state.labels_buffer, Image.Resampling.NEAREST, intrinsics, size)
         pose = _standing(x, y, z, angle)
         return picture, _map_depth(state.sectors, pose, intrinsics, size), labels == 0, pose
+
+
+def _ended(games: dict[tuple[str, int], tuple[Any, tuple[float, float, float]]]) -> None:
+    for game, _ in games.values():
+        game.close()
 
 
 def _standing(x: float, y: float, z: float, heading: float) -> np.ndarray:

@@ -17,9 +17,10 @@ from flythrough.generators.joint_keyframes import published_rendering
 from flythrough.geometry.types import Geometry
 from flythrough.models.wan_codec import Codec
 from flythrough.scene.keyframe_choice import drawn_keyframes
-from flythrough.scene.mesh_memory import Keyframe, MeshMemory
 from flythrough.scene.rendered import RenderedView
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.splat_memory import scene_memory
+from flythrough.scene.surface import Keyframe
 from flythrough.training.clip_sampling import WINDOW, Clip
 from flythrough.training.lora.geometry import PlayedClip
 
@@ -144,7 +145,7 @@ def _view(played: PlayedClip, clip: Clip, settings: WarpSettings, reference: boo
         Keyframe(image, geometry.frame(n)) for image, n in zip(images, clip.keyframes, strict=True)
     ]
     drawn = drawn_keyframes(known, settings, cameras, matrices, geometry.size)
-    return MeshMemory(drawn).render(
+    return scene_memory(drawn, settings).render(
         cameras, matrices, geometry.size, settings, first_is_photo=clip.kind == "first"
     )
 

@@ -10,7 +10,7 @@ import torch
 
 from flythrough.conditioning.warped_history import WarpHistorySettings, warped_history
 from flythrough.disk import read_json
-from flythrough.engine.memory_plan import free_bytes
+from flythrough.engine.placement import free_bytes
 from flythrough.errors import InputError
 from flythrough.models.accounting import needed_by, weight_bytes
 from flythrough.models.adapters import new_lora

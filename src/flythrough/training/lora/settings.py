@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from flythrough.disk import read_json
 from flythrough.engine.options import check_device, check_size
 from flythrough.engine.presets import WarpBand
+from flythrough.engine.worldwarp_options import check_denoiser
 from flythrough.errors import InputError, WeightsError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
 
@@ -149,7 +150,7 @@ def check_lora(request: LoraRequest) -> LoraPlan:
     """Fill in defaults and refuse what cannot work, in one sentence.
 
     Raises:
-        InputError: a value out of range, or an option without effect.
+        InputError: a value out of range, an option without effect, or a model that is an ST-Diff.
         WeightsError: there is no such model.
     """
     _check_numbers(request)
@@ -157,6 +158,7 @@ def check_lora(request: LoraRequest) -> LoraPlan:
     check_device(request.device)
     _check_folder(request.folder)
     model = find_model(request.model)
+    check_denoiser("warp-as-history", model, "name a folder whose transformer is a Helios")
     size = request.size or (model.defaults.height, model.defaults.width)
     check_size(size)
     _check_rank(request.rank, model)

@@ -1,0 +1,112 @@
+"""Where the weights of a model lie during a run: as asked for, or the first placement that fits."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+
+import torch
+
+from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan, RunNeeds
+from flythrough.engine.options import check_memory
+from flythrough.engine.run_needs import parts_of, run_needs
+from flythrough.engine.words import MemoryChoice
+from flythrough.errors import InputError
+from flythrough.models.catalog import ModelFolder
+from flythrough.models.loading import Placement
+from flythrough.rollout.chunk import CHUNK_FRAMES
+from flythrough.rollout.spec import RolloutSpec
+
+_GIB = 2**30
+
+
+def placement_for(
+    spec: RolloutSpec,
+    folder: ModelFolder,
+    device: torch.device,
+    asked: MemoryChoice,
+    notify: Callable[[str], None],
+) -> Placement:
+    """The placement to load with; says so when it is not what everybody expects.
+
+    Raises:
+        InputError: the choice cannot fit, none can, or it has no effect on the device.
+    """
+    check_memory(asked, device.type)
+    here = str(device)
+    if device.type != "cuda":
+        roomy = 3 * sum(file.stat().st_size for file in folder.weight_files()) + 2 * _GIB
+        usual = folder.defaults.height * folder.defaults.width
+        modest = spec.height * spec.width <= usual and roomy < available_host_bytes()
+        if asked == "auto" and modest:
+            return "resident"
+        here = "the host"
+    needs = run_needs(
+        folder,
+        (spec.height, spec.width),
+        spec.method,
+        CHUNK_FRAMES,
+        "cuda" if device.type == "cuda" else "cpu",
+        steps=tuple(spec.settings["steps"]),
+        guidance=float(spec.settings["guidance"]),
+        geometry=spec.geometry,
+        band=spec.settings.get("warp_band", "short"),
+        parts=parts_of(spec, folder),
+    )
+    plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
+    if asked == "auto" and plan.placement != "resident":
+        whole = needs.plan("resident").device_bytes
+        notify(
+            f"all weights would need {whole / _GIB:.1f} GiB on {here}: --memory {plan.placement} "
+            f"is used ({plan.device_bytes / _GIB:.1f} GiB there)."
+        )
+    return plan.placement
+
+
+def choose_placement(
+    needs: RunNeeds, asked: MemoryChoice, free: int, host_free: int, where: str
+) -> MemoryPlan:
+    """The placement asked for, or the first that fits: into ``free`` bytes of ``where`` and, for
+    weights that wait there, into ``host_free`` bytes of host memory.
+
+    Raises:
+        InputError: it does not fit, or none does.
+    """
+    options = PLACEMENTS if needs.device == "cuda" else PLACEMENTS[:2]
+    plans = [needs.plan(p) for p in options if asked in ("auto", p)]
+    for plan in plans:
+        if plan.fits(free, host_free):
+            return plan
+    least = min(plans, key=lambda plan: plan.device_bytes)
+    height, width = needs.size
+    run = f"A run at {height}x{width} with --memory {least.placement} needs"
+    if least.fits(free, least.host_bytes):
+        raise InputError(
+            f"{run} {least.host_bytes / _GIB:.1f} GiB of host memory, but "
+            f"{host_free / _GIB:.1f} GiB are free; close other programs or use a larger GPU."
+        )
+    remedy = "--memory auto" if asked in ("resident", "drop-text") else "a smaller --size"
+    raise InputError(
+        f"{run} {least.device_bytes / _GIB:.1f} GiB on {where}, but {free / _GIB:.1f} GiB are "
+        f"free; use {remedy} or another --device."
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device; of the host for the CPU."""
+    if device.type == "cuda":
+        gc.collect()  # hooks of streamed layers form cycles
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_host_bytes()
+
+
+def available_host_bytes() -> int:
+    """Host memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo") as opened:
+            values = dict(line.split(":", 1) for line in opened)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
