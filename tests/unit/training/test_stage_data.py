@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
-from tiny_stages import LATENT, TEXT, write_clips
+from tiny_stages import LATENT, TEXT, recipe_text, write_clips
 from torch import Tensor, nn
 
 from flythrough import seeds
 from flythrough.errors import InputError, WeightsError
+from flythrough.models.catalog import find_model
+from flythrough.models.loading import load_transformer
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
 from flythrough.training.helios.clip_folder import (
     ClipFolder,
@@ -22,7 +26,10 @@ from flythrough.training.helios.clip_folder import (
     covering,
     windows_around,
 )
+from flythrough.training.helios.export import write_model
 from flythrough.training.helios.networks import start_from_wan
+from flythrough.training.helios.plan import HeliosRun, check_run
+from flythrough.training.helios.recipe import read_recipe
 from flythrough.training.helios.recipe_tables import Worlds
 from flythrough.training.helios.worlds import WorldSource
 from flythrough.training.latents import EncodedClips
@@ -225,3 +232,40 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         Trainer(OneWeight(), settings, tmp_path, CPU).resume()
     with pytest.raises(InputError, match="give ddp or fsdp"):
         Trainer(OneWeight(), settings, tmp_path, CPU, strategy="zero")  # type: ignore[arg-type]
+
+
+def test_parts_of_a_folder_of_links_become_files(tiny_model: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    shutil.copytree(tiny_model, blobs)
+    for file in [path for path in blobs.rglob("*") if path.is_file()]:
+        link = snapshot / file.relative_to(blobs)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(file, link.parent))
+    recipe_file = tmp_path / "1.toml"
+    recipe_file.write_text(recipe_text("1"))
+    recipe = read_recipe(str(recipe_file), "1")
+    network = load_transformer(snapshot / "transformer", torch.float32)
+    for _ in range(2):  # an export that is made again
+        write_model(tmp_path / "model", network, "none", recipe, snapshot, keep=True)
+    copies = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert not any(path.is_symlink() for path in copies)
+    for part in ("vae", "text_encoder", "tokenizer"):
+        for file in (blobs / part).iterdir():
+            assert (tmp_path / "model" / part / file.name).read_bytes() == file.read_bytes()
+    assert find_model(str(tmp_path / "model")).path == tmp_path / "model"
+
+
+def test_a_run_does_not_start_from_what_it_will_write(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(tiny_model)
+    recipe = tmp_path / "1.toml"
+    recipe.write_text(recipe_text("1"))
+    asked = HeliosRun(
+        stage="1",
+        folder=tmp_path / "run",
+        recipe=str(recipe),
+        base=str(tiny_model),
+        data=write_clips(tmp_path / "clips"),
+    )
+    with pytest.raises(InputError, match=r"--base .* is where this run writes"):
+        check_run(asked)

@@ -74,6 +74,12 @@ def check_run(asked: HeliosRun) -> Checked:
     check_device(asked.device)
     if asked.folder.exists() and not asked.folder.is_dir():
         raise InputError(f"The run folder {asked.folder} is a file; name a folder.")
+    for option, model in (("--base", base), ("--score", score)):
+        if model is not None and model.path.resolve() == (asked.folder / "model").resolve():
+            raise InputError(
+                f"{option} {model.path} is where this run writes its own model; give the next "
+                "stage another run folder."
+            )
     _check_continued(asked.folder, recipe)
     return Checked(asked, recipe, base, score)
 
