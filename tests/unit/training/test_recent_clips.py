@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,5 @@ def test_a_resumed_run_of_the_denoiser_has_the_weights_of_an_unbroken_one(tmp_pa
     again = load_file(tmp_path / "broken" / "checkpoint.safetensors")
     assert whole.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    log = (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4, 5]

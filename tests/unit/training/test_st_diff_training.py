@@ -63,6 +63,16 @@ def test_levels_are_drawn_for_frames_and_regions_as_stated() -> None:
     assert float(level.max()) == 1.0
 
 
+def test_one_level_everywhere_is_drawn_evenly() -> None:
+    settings = StDiffSettings(independent=0.0, tied=1.0)
+    level = draw_levels(clips(2000).valid, torch.Generator().manual_seed(5), TABLE, settings)
+    first = level[:, 0, 0, 0]
+    assert (level == first[:, None, None, None]).all()
+    places = (TABLE[None] == first[:, None]).float().argmax(1) / len(TABLE)
+    assert abs(float(places.mean()) - 1 / 2) < 0.02
+    assert abs(float(places.square().mean()) - 1 / 3) < 0.02
+
+
 @pytest.mark.parametrize("target", ["velocity", "consistent"])
 def test_an_item_says_where_the_truth_lies(target: str) -> None:
     given = clips(64)

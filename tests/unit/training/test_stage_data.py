@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from flythrough import seeds
 from flythrough.errors import InputError, WeightsError
-from flythrough.models.catalog import find_model
+from flythrough.models.catalog import ModelDefaults, ModelFolder, find_model
 from flythrough.models.loading import load_transformer
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
+from flythrough.training.helios.build import load_network
 from flythrough.training.helios.clip_folder import (
     ClipFolder,
     captioned_videos,
@@ -55,6 +56,8 @@ def test_a_folders_epochs_share_out_all_clips(tmp_path: Path) -> None:
     epochs = [[number(s, r) for s in (2 * e, 2 * e + 1) for r in (0, 1)] for e in range(4)]
     assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+    texts_of = [ClipFolder(files, plain, batch=1, seed=1, ranks=n).prompt(5) for n in (1, 2)]
+    assert torch.equal(texts_of[0], texts_of[1])
     first = clips(5, 1)
     again = ClipFolder(files, plain, batch=1, seed=1, ranks=2)(5, 1)
     for name in ("past", "prefix", "target", "embedding"):
@@ -133,7 +136,7 @@ def test_worlds_give_every_micro_batch_its_own_clips() -> None:
 
     def source() -> WorldSource:
         plain = torch.zeros(1, 6, 16)
-        return WorldSource(refill, prompts, plain, settings, batch=2, seed=3, accumulate=2)
+        return WorldSource(refill, prompts, plain, settings, batch=2, seed=3)
 
     made = source()
     batches = [[made(step, rank) for rank in (0, 1)] for step in range(6)]
@@ -142,7 +145,10 @@ def test_worlds_give_every_micro_batch_its_own_clips() -> None:
     assert torch.equal(late.target, batches[5][1].target)
     assert torch.equal(late.embedding, batches[5][1].embedding)
     assert late.embedding.shape == (2, 6, 16)
-    assert {process for _, process in asked} == {0}
+    assert {rank for _, rank in asked} == {0, 1}
+    alone = source()  # a process that has the second share only
+    assert torch.equal(alone(4, 1).target, batches[4][1].target)
+    assert torch.equal(source().prompt(3), batches[1][0].embedding[1:])
     later = source()(0, 0, later=True)
     assert later.past.shape[2] == 10  # the still frame and the first chunk
 
@@ -166,6 +172,24 @@ def test_wan_becomes_helios_with_the_same_velocity() -> None:
         short = helios.patch_short(still)[:, 0]
         assert torch.allclose(helios.patch_mid(still)[:, 0], short, atol=1e-5)
         assert torch.allclose(helios.patch_long(still)[:, 0], short, atol=1e-5)
+
+
+def test_wan_in_bfloat16_keeps_what_a_helios_folder_keeps(tmp_path: Path) -> None:
+    folder = tmp_path / "wan" / "transformer"
+    WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4,
+        out_channels=4, text_dim=16, freq_dim=32, ffn_dim=32, num_layers=1, cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+    ).save_pretrained(folder)  # fmt: skip
+    file = tmp_path / "1.toml"
+    file.write_text(recipe_text("1").replace('"fp32"', '"bf16"'))
+    recipe = read_recipe(str(file), "1")
+    network = load_network(ModelFolder("wan", tmp_path / "wan", ModelDefaults()), recipe, CPU)
+    network.save_pretrained(tmp_path / "helios")
+    loaded = load_transformer(tmp_path / "helios", torch.bfloat16)
+    kinds = {name: value.dtype for name, value in network.named_parameters()}
+    assert kinds == {name: value.dtype for name, value in loaded.named_parameters()}
+    assert set(kinds.values()) == {torch.float32, torch.bfloat16}
 
 
 class OneWeight:

@@ -15,6 +15,7 @@ from flythrough.models.catalog import ModelFolder
 from flythrough.models.codec import VideoCodec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import load_transformer
+from flythrough.models.needs import cast
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, load_any_codec
 from flythrough.sampling.solvers import Size
@@ -100,7 +101,8 @@ def load_network(folder: ModelFolder, recipe: Recipe, device: torch.device) -> H
 
     wan = WanTransformer3DModel.from_pretrained(part, torch_dtype=dtype, local_files_only=True)
     network = start_from_wan(wan)
-    torch.nn.Module.to(network, device, dtype)
+    cast(network, dtype, keep=tuple(network._keep_in_fp32_modules))  # as `load_transformer` does
+    torch.nn.Module.to(network, device)
     return network
 
 
@@ -179,9 +181,7 @@ def _source(checked: Checked, network: HeliosTransformer, device: torch.device) 
     )
     refill = Refill(videos, codec, prompts, text.max_length)
     plain = prompts.encode([text.negative_prompt], text.max_length)
-    return WorldSource(
-        refill, prompts, plain, worlds, batch=run.batch, seed=run.seed, accumulate=run.accumulate
-    )
+    return WorldSource(refill, prompts, plain, worlds, batch=run.batch, seed=run.seed)
 
 
 def _clips(
@@ -234,8 +234,7 @@ def _trajectories(
     for number in range(rank, len(files), world):
         if files[number].exists():
             continue
-        turn, place = divmod(number, recipe.run.batch)
-        text = source(turn, 0).embedding[place : place + 1]
+        text = source.prompt(number)
         with precision(recipe.run.precision, device):
             tensors = make_trajectory(
                 teacher,

@@ -66,10 +66,18 @@ class ClipFolder:
         )
         return Material(past, prefix, target, text)
 
+    def prompt(self, number: int) -> Tensor:
+        with safe_open(self._file(number), framework="pt") as opened:
+            text: Tensor = opened.get_tensor(_TEXT).float()[None]
+        return text.to(self.plain.device)
+
+    def _file(self, number: int) -> Path:
+        epoch, place = divmod(number, len(self._files))
+        return self._files[self._order(epoch)[place]]
+
     def _item(self, number: int, later: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         epoch, place = divmod(number, len(self._files))
-        file = self._files[self._order(epoch)[place]]
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(self._file(number), framework="pt") as opened:
             windows = opened.get_tensor(_LATENTS).float()
             text = opened.get_tensor(_TEXT).float()
         start = 1 if later and len(windows) > 1 else 0
