@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from flythrough import seeds
 from flythrough.errors import InputError, WeightsError
+from flythrough.media.image import Photo, fit
+from flythrough.media.video import write_video
 from flythrough.models.catalog import ModelDefaults, ModelFolder, find_model
 from flythrough.models.loading import load_transformer
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
@@ -25,6 +27,7 @@ from flythrough.training.helios.clip_folder import (
     captioned_videos,
     check_clips,
     covering,
+    encode_video,
     windows_around,
 )
 from flythrough.training.helios.export import write_model
@@ -36,6 +39,7 @@ from flythrough.training.helios.worlds import WorldSource
 from flythrough.training.latents import EncodedClips
 from flythrough.training.loop import LoopSettings
 from flythrough.training.players import Player
+from flythrough.training.run_folder import alone, write_identity
 from flythrough.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -111,12 +115,15 @@ def test_videos_need_captions(tmp_path: Path) -> None:
     assert captioned_videos(tmp_path) == [(tmp_path / "one.mp4", "a lake")]
 
 
-def test_frames_cover_the_size_and_lose_their_edges() -> None:
+def test_frames_cover_the_size_and_lose_their_edges(tmp_path: Path) -> None:
     frames = np.zeros((2, 100, 400, 3), np.uint8)
     frames[:, :, 95:305] = 255
     video = covering(frames, (64, 128))
     assert video.shape == (3, 2, 64, 128)
     assert float(video.min()) > 0.999  # 200 columns in the middle
+    noise = np.random.default_rng(3).integers(0, 255, (1, 90, 150, 3), np.uint8)
+    photo = fit(Photo(noise[0], None, tmp_path, ""), 64, 128).pixels  # as inference sees it
+    assert np.array_equal((covering(noise, (64, 128))[:, 0].permute(1, 2, 0) * 255).round(), photo)
 
 
 def test_worlds_give_every_micro_batch_its_own_clips() -> None:
@@ -293,3 +300,78 @@ def test_a_run_does_not_start_from_what_it_will_write(tiny_model: Path, tmp_path
     )
     with pytest.raises(InputError, match=r"--base .* is where this run writes"):
         check_run(asked)
+
+
+def test_a_run_goes_on_with_the_models_and_data_it_began_with(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe, base, folder = tmp_path / "1.toml", tmp_path / "base", tmp_path / "run"
+    recipe.write_text(recipe_text("1"))
+    shutil.copytree(tiny_model, base)
+    clips = write_clips(tmp_path / "clips")
+    asked = HeliosRun(stage="1", folder=folder, recipe=str(recipe), base=str(base), data=clips)
+    write_identity(folder, check_run(asked).identity)
+    (folder / "checkpoint.safetensors").touch()
+    assert check_run(asked).identity["score_digest"] is None
+    (clips / "clip1.safetensors").unlink()
+    with pytest.raises(InputError, match="was started with data = "):
+        check_run(asked)
+    write_clips(clips)
+    config = base / "transformer" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match="was started with base_digest = "):
+        check_run(asked)
+
+
+def test_two_runs_cannot_work_in_one_folder(tmp_path: Path) -> None:
+    with alone(tmp_path, 0):
+        with pytest.raises(InputError, match="Another process trains in"), alone(tmp_path, 0):
+            raise AssertionError
+        with alone(tmp_path, 1):  # a further process of the run that holds it
+            pass
+    with alone(tmp_path, 0):
+        pass
+
+
+class CountingCodec:
+    """Latents of zeros; counts what it encoded."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.zeros(1, 16, 9, pixels.shape[-2] // 8, pixels.shape[-1] // 8)
+
+
+def test_latents_of_changed_videos_and_captions_are_made_again(tmp_path: Path) -> None:
+    codec, video, target = CountingCodec(), tmp_path / "a.mp4", tmp_path / "a.safetensors"
+    encoder = new_text_encoder(layers=1, d_model=16, heads=1, d_kv=16, d_ff=16)
+    prompts = PromptEncoder(encoder, byte_tokenizer())
+
+    def film(seed: int) -> None:
+        frames = np.random.default_rng(seed).integers(0, 255, (33, 64, 64, 3), np.uint8)
+        write_video(video, frames, fps=8)
+
+    def encoded(caption: str, model: str = "one") -> int:
+        before = codec.calls
+        encode_video(
+            video, caption, target, codec, prompts,  # type: ignore[arg-type]
+            size=(64, 64), max_length=6, dtype=torch.float32, device=CPU, model=model,
+        )  # fmt: skip
+        return codec.calls - before
+
+    film(1)
+    assert [encoded("a lake"), encoded("a lake")] == [1, 0]
+    assert [encoded("a hill"), encoded("a hill")] == [1, 0]
+    assert encoded("a hill", model="two") == 1
+    film(2)
+    assert encoded("a hill", model="two") == 1
+    target.write_bytes(b"cut")
+    assert encoded("a hill", model="two") == 1
+
+
+def test_latents_of_a_removed_video_are_left_out(tmp_path: Path) -> None:
+    write_clips(tmp_path, 3)
+    files = [tmp_path / "clip0.safetensors"]
+    assert check_clips(tmp_path, SIZE, TEXT, files) == files
