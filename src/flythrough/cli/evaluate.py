@@ -63,6 +63,9 @@ class SuiteOptions:
         Path | None, Parameter(help="Judge the videos CLIP.mp4 in this folder, not a model.")
     ] = None
     label: Annotated[str | None, Parameter(help="The name of these videos in tables.")] = None
+    chunk_frames: Annotated[
+        int | None, Parameter(help="Frames from border to border of these videos, for the seams.")
+    ] = None
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH; the model's own if left out.")] = None
     controls: Annotated[bool, Parameter(help="Make the controls that must fail.")] = True
 
@@ -77,6 +80,7 @@ class SuiteOptions:
             choice=choice,
             videos=self.videos,
             label=self.label,
+            chunk_frames=self.chunk_frames,
             size=parse_size(self.size),
             controls=self.controls,
         )

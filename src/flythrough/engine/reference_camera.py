@@ -9,10 +9,11 @@ import numpy as np
 
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.engine.files import is_network, is_streaming
-from flythrough.engine.geometry_source import build_estimator, check_geometry
+from flythrough.engine.geometry_source import build_estimator, check_geometry, own_network
 from flythrough.engine.options import check_device
 from flythrough.errors import CameraError
-from flythrough.models.catalog import find_model
+from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.models.ttt3r_folder import is_streaming_folder
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _MOST_FRAMES = 600
@@ -52,15 +53,15 @@ def camera_of_video(
     frames = clip.frames[:_MOST_FRAMES]
     if len(clip.frames) > _MOST_FRAMES:
         notify(f"only the first {_MOST_FRAMES} of {len(clip.frames)} frames of {video} are used.")
+    _check_count(video, geometry, folder, len(frames))
+    if is_network(geometry) and model == BUNDLED:
+        notify(
+            f"the geometry network of {BUNDLED} was trained for depth and sees next to no motion, "
+            "so that the path will hardly move; give the folder of a TTT3R network with --geometry."
+        )
     settings = WarpSettings(**folder.defaults.warp)
     place = pick_device(device)
     estimator = build_estimator(geometry, folder, place, settings.confidence, notify)
-    most = estimator.capabilities.max_views
-    if most is not None and len(frames) > most:
-        raise CameraError(
-            f"The geometry {geometry} takes {most} frames at a time but {video} has {len(frames)}; "
-            "cut the video or give the folder of a TTT3R network, which takes any number."
-        )
     images = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         found = estimator.estimate(images)
@@ -70,6 +71,18 @@ def camera_of_video(
         world_from_camera=_rigid(poses),
         times=np.arange(len(poses)) / float(clip.fps),
         unit=LengthUnit.MEDIAN_DEPTH,
+    )
+
+
+def _check_count(video: Path, geometry: str, model: ModelFolder, count: int) -> None:
+    """Networks that stream take any number of frames, others have a limit."""
+    from flythrough.models.pi3x_estimator import MAX_VIEWS
+
+    if is_streaming(geometry) or is_streaming_folder(own_network(model)) or count <= MAX_VIEWS:
+        return
+    raise CameraError(
+        f"The geometry {geometry} takes {MAX_VIEWS} frames at a time but {video} has {count}; "
+        "cut the video or give the folder of a TTT3R network, which takes any number."
     )
 
 

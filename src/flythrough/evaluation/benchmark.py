@@ -51,8 +51,8 @@ class SuiteRequest:
 
     ``clips`` of each track from its first on, ``chunks`` of 33 frames in the long ones; ``tracks``
     by name (all if None); ``videos`` a folder of finished videos in the place of the model's, with
-    ``size`` (height, width) and ``label``; ``controls`` False leaves the controls out, whose
-    failing is the proof that the measures see anything.
+    ``size`` (height, width), ``label`` and, if known, their ``chunk_frames``; ``controls`` False
+    leaves the controls out, whose failing is the proof that the measures see anything.
     """
 
     folder: Path
@@ -62,6 +62,7 @@ class SuiteRequest:
     choice: ModelChoice = field(default_factory=ModelChoice)
     videos: Path | None = None
     label: str | None = None
+    chunk_frames: int | None = None
     size: tuple[int, int] | None = None
     controls: bool = True
 
@@ -120,6 +121,7 @@ def check_suite(request: SuiteRequest, clips: Clips = WORLDS) -> Study:
     configuration, size = judged_videos(request)
     feature_library()
     tracks = tuple(_track(request, clips, name) for name in names)
+    check_borders(request, [case for track in tracks for case in track.cases])
     return Study(
         name=clips.name,
         title=clips.title,
@@ -175,6 +177,8 @@ def judged_videos(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, 
         InputError: an option without effect on finished videos, or on a model.
         WeightsError: there is no such model, adapter or network.
     """
+    if request.chunk_frames is not None:
+        _check_chunk_frames(request.chunk_frames, request.videos)
     if request.videos is None:
         if request.label is not None:
             raise InputError(
@@ -188,7 +192,38 @@ def judged_videos(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, 
             "--videos are finished, so --model, --lora and --device have no effect; drop them."
         )
     nano = find_model("nano").defaults
-    return {"videos": title_of(request)}, request.size or (nano.height, nano.width)
+    told = {"videos": title_of(request), "chunk_frames": request.chunk_frames}
+    return told, request.size or (nano.height, nano.width)
+
+
+def judged_row(request: SuiteRequest) -> Row:
+    """The row of what is judged: the full method, or given videos."""
+    if request.videos is None:
+        return replace(FULL, title=title_of(request))
+    return replace(GIVEN, title=title_of(request), chunk=request.chunk_frames)
+
+
+def check_borders(request: SuiteRequest, cases: Sequence[Case]) -> None:
+    """Refuse a ``chunk_frames`` by which no clip has a border.
+
+    Raises:
+        InputError: it is as long as the longest clip.
+    """
+    longest = max((case.count for case in cases), default=0)
+    if request.chunk_frames is not None and request.chunk_frames >= longest:
+        raise InputError(
+            f"--chunk-frames {request.chunk_frames} has no effect on clips of at most {longest} "
+            "frames, which have no border; drop it."
+        )
+
+
+def _check_chunk_frames(frames: int, videos: Path | None) -> None:
+    if videos is None:
+        raise InputError(
+            f"--chunk-frames {frames} is about videos of other tools; give --videos FOLDER too."
+        )
+    if not 2 <= frames <= 10_000:
+        raise InputError(f"--chunk-frames {frames} is out of range; give 2 to 10000.")
 
 
 def title_of(request: SuiteRequest) -> str:
@@ -201,7 +236,7 @@ def title_of(request: SuiteRequest) -> str:
 
 def _track(request: SuiteRequest, clips: Clips, name: str) -> Track:
     given = request.videos is not None
-    judged = replace(GIVEN if given else FULL, title=title_of(request))
+    judged = judged_row(request)
     helped = () if given else (CODEC, WARP_CONTROL)
     cases = clips.of(name, request.clips)
     if name == "long":

@@ -131,7 +131,8 @@ NOTES = {
     "revisit": "Revisit: PSNR between two looks of the video at one place, on pixels that were out "
     "of view between them. A video whose camera does not move is consistent for nothing; read it "
     "beside the pose errors.",
-    "seam": "The seam score needs two chunks; 1 means that nobody can tell the border.",
+    "seam": "The seam score needs two chunks, and to know their length (--chunk-frames for videos "
+    "of other tools); 1 means that nobody can tell the border.",
     "drift": "Drift: slope of the distance between mean colours (CIE Lab) of video and truth on "
     "visible pixels; the other drifts are slopes of their figure. The worst window is the lowest "
     "mean PSNR over 33 frames.",

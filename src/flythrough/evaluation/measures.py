@@ -26,6 +26,7 @@ from flythrough.evaluation.photometry import (
 )
 from flythrough.evaluation.pose import LEAST_INLIERS, AnchoredView, FirstView, pose_track
 from flythrough.evaluation.revisit import Return, returns, revisit
+from flythrough.evaluation.rows import Row
 from flythrough.evaluation.seam import Motion, motion_from_depth, seam_score
 from flythrough.evaluation.temporal import flicker, motion_ratio, slope, windows
 from flythrough.evaluation.truth import Truth
@@ -103,9 +104,9 @@ class Judge:
     def __init__(self, truth: Truth, anchored: bool = False) -> None:
         self.truth, self._anchored = truth, anchored and len(truth) > CHUNK_FRAMES
 
-    def figures(self, video: np.ndarray) -> tuple[Values, Curves]:
-        """Everything that can be said of ``video`` uint8 [T,H,W,3]; what the truth does not
-        allow is None or left out."""
+    def figures(self, video: np.ndarray, chunk: int | None = CHUNK_FRAMES) -> tuple[Values, Curves]:
+        """Everything that can be said of ``video`` uint8 [T,H,W,3], which has a border every
+        ``chunk`` frames (None: nobody knows); what the truth does not allow is None or left out."""
         video = np.require(video, requirements=["C", "W"])  # PyTorch shares memory it may write
         values: Values = {}
         curves: Curves = {}
@@ -113,6 +114,7 @@ class Judge:
             more, lines = part(video)
             values |= more
             curves |= lines
+        values["seam"] = self._seam(video, chunk)
         return values, curves
 
     @cached_property
@@ -248,13 +250,15 @@ class Judge:
 
     def _time(self, video: np.ndarray) -> tuple[Values, Curves]:
         truth = self.truth
-        values: Values = {"seam": None}
-        if len(video) > CHUNK_FRAMES:
-            frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
-            values["seam"] = seam_score(frames, self._motion).score
-        if truth.filmed:
-            values["flicker"] = flicker(video, truth.frames, self._motion)
-        return values, {}
+        if not truth.filmed:
+            return {}, {}
+        return {"flicker": flicker(video, truth.frames, self._motion)}, {}
+
+    def _seam(self, video: np.ndarray, chunk: int | None) -> float | None:
+        if chunk is None or len(video) <= chunk:
+            return None
+        frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
+        return seam_score(frames, self._motion, chunk).score
 
     def _revisit(self, video: np.ndarray) -> tuple[Values, Curves]:
         found = revisit(video, self._returns) if self._returns else None
@@ -265,13 +269,13 @@ class Judge:
         return {"revisit": found.score}, lines
 
 
-def measured(judge: Judge, video: np.ndarray, row: str, digest: str, seconds: float) -> Figures:
+def measured(judge: Judge, video: np.ndarray, row: Row, digest: str, seconds: float) -> Figures:
     """Measure ``video`` uint8 [T,H,W,3], the ``row`` of the clip that ``judge`` knows."""
-    values, curves = judge.figures(video)
+    values, curves = judge.figures(video, row.chunk)
     case = judge.truth.case
     return Figures(
         digest=digest,
-        row=row,
+        row=row.name,
         clip=case.name,
         source=case.source,
         seed=case.seed,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flythrough.errors import InputError
+from flythrough.rollout.chunk import CHUNK_FRAMES
 
 Kind = Literal["reference", "generated", "control"]
 
@@ -21,7 +22,8 @@ class Row:
     ``switches`` are fields of a ``GenerateRequest`` in which a generated row differs from the full
     method with the adapter, and ``warp_stages`` the pyramid stages that see the warp, where these
     are not the model's own; ``camera`` is False where the path is not told to the model;
-    ``told_by`` the checks (``verdicts.LIMITS``) that a control has to fail.
+    ``told_by`` the checks (``verdicts.LIMITS``) that a control has to fail; ``chunk`` the frames
+    from border to border for the seam figure, None where nobody knows.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Row:
     switches: Mapping[str, Any] = field(default_factory=dict)
     camera: bool = True
     told_by: tuple[str, ...] = ()
+    chunk: int | None = CHUNK_FRAMES
 
 
 _ZERO_SHOT = {"lora": "off"}
@@ -66,7 +69,7 @@ WARP = Row("warp", "warp only", "reference")
 WARP_CONTROL = Row("warp", "control: warp only, nothing generated", "control",
                    told_by=("invention",))  # fmt: skip
 FULL = Row("full", "model", "generated")
-GIVEN = Row("given", "videos", "generated")
+GIVEN = Row("given", "videos", "generated", chunk=None)
 
 _OF_ABLATION = ("still", "half", "reversed", "shifted", "shuffled")
 

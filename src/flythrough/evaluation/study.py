@@ -162,7 +162,7 @@ class _Bench:
         if frames is None:
             return None
         seconds = time.monotonic() - started
-        result = measured(self._judge, frames, row.name, self._digest(row), seconds)
+        result = measured(self._judge, frames, row, self._digest(row), seconds)
         file = self.study.file(row, self.case)
         write_picture(file.with_suffix(".jpg"), strip(frames, STRIP))
         result.write(file)

@@ -20,7 +20,8 @@ from flythrough.models.pi3x_priors import Priors, rigid_inverse
 
 CONFIDENT = 0.1  # published threshold on the confidence
 _EDGE = 0.03  # relative depth jump that must not be blended across
-_MAX_VIEWS = 64
+MAX_VIEWS = 64
+"""Frames in one call."""
 
 
 class Pi3XEstimator:
@@ -42,7 +43,7 @@ class Pi3XEstimator:
         self.pixel_limit = own if pixel_limit is None else min(own, pixel_limit)
         self.capabilities = Capabilities(
             scale=ScaleKind.METRIC,
-            max_views=_MAX_VIEWS,
+            max_views=MAX_VIEWS,
             predicts_poses=True,
             uses_intrinsics=net.config.multimodal,
         )
@@ -164,10 +165,10 @@ def _scaled(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> T
 
 def _checked(images: Tensor, intrinsics: Tensor | None) -> Tensor | None:
     """Raise on unusable input; known intrinsics come back as [N,3,3] float32."""
-    if images.ndim != 4 or images.shape[1] != 3 or not 1 <= images.shape[0] <= _MAX_VIEWS:
+    if images.ndim != 4 or images.shape[1] != 3 or not 1 <= images.shape[0] <= MAX_VIEWS:
         raise GeometryError(
             f"Images of shape {tuple(images.shape)} cannot be estimated; give [N, 3, H, W] with "
-            f"1 to {_MAX_VIEWS} views."
+            f"1 to {MAX_VIEWS} views."
         )
     if intrinsics is None:
         return None

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flythrough.errors import WeightsError
+from flythrough.training.placing import placed
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -69,20 +70,9 @@ def load_checkpoint(
                     mean.copy_(file.get_tensor(f"average.{i}"))
                 moments = {k: file.get_tensor(f"{k}.{i}") for k in _MOMENTS if f"{k}.{i}" in keys}
                 if moments:
-                    optimizer.state[parameter] = _placed(moments, parameter)
+                    optimizer.state[parameter] = placed(moments, parameter)
     except (SafetensorError, KeyError, OSError) as error:
         raise WeightsError(
             f"{path} is not a training checkpoint ({error}); delete it to start anew."
         ) from error
     return int(state["step"]), float(state["spent"])
-
-
-def _placed(moments: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    # Fused optimisers walk through memory: moments need the layout of their parameter, or they
-    # meet the wrong weights without an error.
-    return {
-        key: value.to(parameter.device)
-        if key == "step"
-        else torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-        for key, value in moments.items()
-    }

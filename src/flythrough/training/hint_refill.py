@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ class HintDraw:
             the sampler does; the rest from any frame.
         disturbed: share of clips whose depth is off, as estimates are: by ``scale`` as a whole and
             by ``waves`` in soft spots (standard deviations of the logarithm).
-        least_seen: clips of which less is seen are left out, unless none were left.
+        least_seen: clips of which less is seen give their places to those of which more is, or all
+            of them to the best one.
     """
 
     overlaps: tuple[int, ...] = (1, 5)
@@ -42,7 +44,7 @@ class HintDraw:
 
 
 class HintRefill:
-    """(step, rank) -> encoded clips, a function of (seed, step, rank).
+    """(step, rank) -> encoded clips, as many as ``videos`` gives, a function of (seed, step, rank).
 
     Args:
         videos: clips of 4k + 1 frames with exact depth and cameras.
@@ -71,15 +73,15 @@ class HintRefill:
         source = seeds.generator(self.seed, "hints", step, rank)
         made = [self.hint(clips, index, source) for index in range(len(clips.rgb))]
         seen = torch.stack([hint.valid.float().mean() for hint in made])
-        kept = (seen >= self.draw.least_seen).nonzero().flatten().tolist()
-        kept = kept or [int(seen.argmax())]
-        hints = [made[index] for index in kept]
+        chosen = places_filled(seen, self.draw.least_seen)
+        clean = {i: self.codec.encode(clips.rgb[i : i + 1]) for i in sorted(set(chosen))}
+        hints = [made[index] for index in chosen]
         return EncodedHints(
-            clean=torch.cat([self.codec.encode(clips.rgb[i : i + 1]) for i in kept]),
+            clean=torch.cat([clean[i] for i in chosen]),
             hint=torch.cat([hint.latents for hint in hints]),
             valid=torch.cat([hint.valid for hint in hints]),
             context=torch.tensor([hint.context for hint in hints], device=clips.rgb.device),
-            text=self.text([clips.captions[i] for i in kept]),
+            text=self.text([clips.captions[i] for i in chosen]),
         )
 
     def text(self, prompts: list[str]) -> Tensor:
@@ -106,6 +108,14 @@ class HintRefill:
         history = clips.rgb[index : index + 1, :, :overlap]
         rendered = view.rgb.transpose(0, 1)[None]
         return encoded_hint(self.codec, history, rendered, view.visible[None], self.noise_field)
+
+
+def places_filled(seen: Tensor, least: float) -> list[int]:
+    """Which clip stands in each place, from the share [N] that is ``seen`` of every clip: itself
+    where it is enough, else one of the others in turn (stores need refills of one length)."""
+    kept = (seen >= least).nonzero().flatten().tolist() or [int(seen.argmax())]
+    instead = cycle(kept)
+    return [place if place in kept else next(instead) for place in range(len(seen))]
 
 
 def disturbed(geometry: Geometry, source: torch.Generator, draw: HintDraw) -> Geometry:

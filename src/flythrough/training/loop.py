@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from flythrough.errors import InputError
 from flythrough.training.checkpoint import load_checkpoint, save_checkpoint
+from flythrough.training.run_folder import LOGS, cut_log
 
 Schedule = Literal["cosine", "linear"]
 
@@ -162,13 +163,19 @@ class Loop:
         return self.folder / "checkpoint.safetensors"
 
     def resume(self) -> bool:
-        """Continue from the folder's checkpoint if there is one."""
-        if not self.checkpoint.exists():
-            return False
+        """Continue from the folder's checkpoint if there is one; the logs lose what came later."""
+        found = self.checkpoint.exists()
+        if found:
+            self._load()
+        if self.rank == 0:
+            for name in LOGS:
+                cut_log(self.folder / name, self.step)
+        return found
+
+    def _load(self) -> None:
         self.step, self.spent = load_checkpoint(
             self.checkpoint, self.parameters, self.average, self.optimizer
         )
-        return True
 
     def save(self) -> None:
         if self.rank == 0:

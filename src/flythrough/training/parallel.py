@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from flythrough.errors import InputError
 from flythrough.training.loop import rank_and_world
+from flythrough.training.placing import like
 
 Strategy = Literal["ddp", "fsdp"]
 
@@ -66,15 +67,6 @@ def fill(target: Tensor, value: Tensor) -> None:
     """Put a whole ``value`` into a tensor that may be a shard; every process must take part."""
     with torch.no_grad():
         target.copy_(like(target, value))
-
-
-def like(target: Tensor, value: Tensor) -> Tensor:
-    """``value`` on the device, and with the shards and memory layout, of ``target``."""
-    if isinstance(target, DTensor):
-        placed = value.to(target.device)
-        return distribute_tensor(placed, target.device_mesh, target.placements)
-    # Fused optimisers walk through memory: moments need the layout of their parameter.
-    return torch.empty_like(target, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 class Turn(nn.Module):

@@ -15,6 +15,18 @@ from flythrough.errors import MediaError
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
+def photo_files(folder: Path) -> list[Path]:
+    """The photos of ``folder`` in order of name.
+
+    Raises:
+        MediaError: there are none.
+    """
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise MediaError(f"{folder} holds no .jpg or .png photo; name a folder that does.")
+    return files
+
+
 class PhotoClips:
     """All photos of a folder, kept as one uint8 tensor on the device.
 
@@ -26,10 +38,7 @@ class PhotoClips:
     def __init__(
         self, folder: Path, device: torch.device, side: tuple[int, int] = (384, 576)
     ) -> None:
-        files = sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES)
-        if not files:
-            raise MediaError(f"{folder} holds no .jpg or .png photo; name a folder that does.")
-        pixels = [_covering(Image.open(p).convert("RGB"), side) for p in files]
+        pixels = [_covering(Image.open(p).convert("RGB"), side) for p in photo_files(folder)]
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
 
     def __len__(self) -> int:

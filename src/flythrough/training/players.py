@@ -11,7 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from flythrough.errors import InputError, WeightsError
 from flythrough.training.loop import LoopSettings, learning_rate_at
-from flythrough.training.parallel import fill, like, whole
+from flythrough.training.parallel import fill, whole
+from flythrough.training.placing import placed
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -134,11 +135,8 @@ class Player:
             fill(parameter, weights)
             if mean is not None:
                 fill(self.average[i], mean)
-            self.optimizer.state[parameter] = {
-                key: value if key == "step" else like(parameter, value)
-                for key, value in values.items()
-                if value is not None
-            }
+            moments = {key: value for key, value in values.items() if value is not None}
+            self.optimizer.state[parameter] = placed(moments, parameter)
         surplus = f"{self.name}.parameter.{len(self.parameters)}"
         if surplus in tensors:
             raise WeightsError(

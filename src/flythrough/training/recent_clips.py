@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from flythrough.errors import InputError
-from flythrough.training.latents import Clips, LatentStore
+from flythrough.training.latents import Clips, LatentStore, Storable
 
 _WARM_UP = 10_000_000
 
@@ -29,7 +29,7 @@ class RecentClips(Generic[Clips]):
             of numbers that no step reaches.
 
     Raises:
-        InputError: a count below 1.
+        InputError: a count below 1; from :meth:`at`, a refill that is not as long as the others.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RecentClips(Generic[Clips]):
         ready: dict[int, Clips] = {}
         if self._each == 0:
             ready[newest] = self._refill(newest, rank)
-            self._each = len(next(iter(ready[newest].fields().values())))
+            self._each = _count(ready[newest])
         ahead = -(-self._least // self._each) - 1
         slots = max(ahead + 1, self._capacity // self._each)
         wanted = ahead + newest + 1
@@ -69,6 +69,15 @@ class RecentClips(Generic[Clips]):
         for turn in range(max(self._made, wanted - slots), wanted):
             number = turn - ahead if turn >= ahead else _WARM_UP + 1 + turn
             clips = ready[number] if number in ready else self._refill(number, rank)
+            if _count(clips) != self._each:
+                raise InputError(
+                    f"Refill {number} has {_count(clips)} clips where others have {self._each}, so "
+                    "a resumed run would not repeat this one; give refills of one length."
+                )
             self._store.add(clips, turn % slots * self._each)
         self._made = wanted
         return self._store
+
+
+def _count(clips: Storable) -> int:
+    return len(next(iter(clips.fields().values())))

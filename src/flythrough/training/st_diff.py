@@ -97,11 +97,11 @@ def draw_levels(
 
     rendered, filled = places(frames), places(frames)
     pair = torch.cat([places(1), places(1)], dim=1).sort(dim=1).values
+    same = places(1)
     kind = torch.rand(batch, 1, generator=source, device=source.device)
-    own, same = settings.independent, 1 - settings.tied
-    rendered = torch.where(kind < own, rendered, pair[:, 1:])
-    filled = torch.where(kind < own, filled, pair[:, :1])
-    filled = torch.where(kind >= same, rendered, filled)
+    own, tied = settings.independent, kind >= 1 - settings.tied
+    rendered = torch.where(kind < own, rendered, torch.where(tied, same, pair[:, 1:]))
+    filled = torch.where(kind < own, filled, torch.where(tied, same, pair[:, :1]))
     cells = torch.where(valid, rendered[..., None, None], filled[..., None, None])
     return table[cells]
 

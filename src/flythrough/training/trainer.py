@@ -104,14 +104,12 @@ class Trainer(Loop):
         self._logged_at = time.monotonic()
         self._figures: dict[str, dict[str, float]] = {}
 
-    def resume(self) -> bool:
-        """Continue from the folder's checkpoint if there is one.
+    def _load(self) -> None:
+        """Take everything from the checkpoint.
 
         Raises:
             WeightsError: it is damaged or of another run.
         """
-        if not self.checkpoint.exists():
-            return False
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
                 state = json.loads((file.metadata() or {})["state"])
@@ -129,7 +127,6 @@ class Trainer(Loop):
         for player in self.played.players:
             player.restore(tensors)
         self.step, self.spent = int(state["step"]), float(state["spent"])
-        return True
 
     def save(self) -> None:
         """Write the checkpoint; every process must take part."""

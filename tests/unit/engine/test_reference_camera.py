@@ -11,7 +11,9 @@ import torch
 
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.trajectory import LengthUnit
+from flythrough.engine import reference_camera
 from flythrough.engine.files import is_monocular, is_streaming
+from flythrough.errors import CameraError
 from flythrough.media.video import write_video
 from flythrough.models.ttt3r import TTT3R
 from flythrough.models.ttt3r_config import TINY
@@ -85,3 +87,27 @@ def test_options_without_effect(flythrough: Command, tmp_path: Path) -> None:
     assert answer.status == 0, answer.err
     stored = json.loads((tmp_path / "p.json").read_text())
     assert len(stored["world_from_camera"]) == 12
+
+
+def test_the_bundled_network_is_announced_and_has_a_limit(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LoadedError(Exception):
+        pass
+
+    def loaded(*_: object) -> None:
+        raise LoadedError
+
+    monkeypatch.setattr(reference_camera, "build_estimator", loaded)
+    notes: list[str] = []
+    with pytest.raises(LoadedError):
+        reference_camera.camera_of_video(video, "default", "nano", "cpu", notes.append)
+    assert len(notes) == 1
+    assert "next to no motion" in notes[0]
+    shades = np.random.default_rng(2).integers(0, 255, (65, 32, 48, 3), np.uint8)
+    write_video(tmp_path / "long.mp4", shades, 8.0)
+    with pytest.raises(CameraError, match=r"takes 64 frames at a time but .* has 65"):
+        reference_camera.camera_of_video(
+            tmp_path / "long.mp4", "default", "nano", "cpu", notes.append
+        )
+    assert len(notes) == 1

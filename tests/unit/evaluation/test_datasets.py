@@ -224,3 +224,23 @@ def test_finished_videos_are_judged_on_a_data_set(
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Not run here" not in page  # the protocol that was given names nothing
     assert lines["truth"]["failure_rate"] in (None, 0)
+
+
+def test_corrected_data_have_another_version(scene: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    clip = davis(tmp_path / "data", *scene)
+    cameras = tmp_path / "cameras"
+    cameras.mkdir()
+    (cameras / f"{clip}.json").write_text("{}")
+
+    def version() -> str:
+        protocol = protocol_of("davis", None)
+        return Dataset("davis", tmp_path / "data", protocol, cameras, clip).version()
+
+    seen = [version()]
+    assert version() == seen[0]
+    (cameras / f"{clip}.json").write_text("{ }")
+    seen.append(version())
+    picture = LAYOUTS["davis"].scene(tmp_path / "data", protocol_of("davis", None).split, clip)
+    Image.fromarray(scene[0][1]).resize((320, 192)).save(picture.pictures[2])
+    seen.append(version())
+    assert len(set(seen)) == 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_scene import FakeRenderer
@@ -10,6 +13,7 @@ from skimage.metrics import structural_similarity
 
 from flythrough.cameras import pose as se3
 from flythrough.cameras.source import trajectory_from
+from flythrough.errors import InputError
 from flythrough.evaluation.detail import detail_ratio, frame_detail
 from flythrough.evaluation.epipolar import sampson_distance, turn_distance
 from flythrough.evaluation.photometry import masked_ssim
@@ -127,6 +131,12 @@ def test_the_judge_sees_what_is_wrong_and_nothing_else() -> None:
     assert exact["psnr_visible"] == exact["psnr_disoccluded"] == 60
     assert (exact["motion"], exact["flicker"], exact["drift"]) == (1, 0, 0)
     assert exact["seam"] is None  # a single chunk
+    jumping = truth.frames.copy()
+    jumping[16:] = np.minimum(jumping[16:].astype(int) + 40, 255)
+    seam = judge.figures(jumping, 16)[0]["seam"]
+    assert seam is not None
+    assert seam > 1.4
+    assert judge.figures(jumping, None)[0]["seam"] is None
 
     class Nowhere:
         def along(self, *_: object) -> None:
@@ -161,3 +171,26 @@ def test_a_control_that_equals_the_path_is_left_out() -> None:
     assert {"half", "double", "askew", "reversed", "flat"} <= able(walk)
     assert {"mirrored", "reversed", "half"} <= able(pan)
     assert not {"askew", "flat", "jumping"} & able(pan)
+
+
+def test_seams_of_given_videos_are_looked_for_where_they_are_said_to_be(tmp_path: Path) -> None:
+    from flythrough.evaluation.benchmark import (
+        SuiteRequest,
+        check_borders,
+        judged_row,
+        judged_videos,
+    )
+    from flythrough.evaluation.rows import FULL
+
+    given = SuiteRequest(folder=tmp_path / "out", videos=tmp_path)
+    stated = replace(given, chunk_frames=49)
+    assert (judged_row(given).chunk, judged_row(stated).chunk, FULL.chunk) == (None, 49, 33)
+    assert judged_videos(given)[0] != judged_videos(stated)[0]
+    with pytest.raises(InputError, match="--chunk-frames 1 is out of range"):
+        judged_videos(replace(given, chunk_frames=1))
+    cases = [Case(1, "wall", "", "fake", frames=33), Case(2, "wall", "", "fake", frames=50)]
+    check_borders(stated, cases)
+    with pytest.raises(InputError, match="has no effect on clips of at most 33"):
+        check_borders(stated, cases[:1])
+    with pytest.raises(InputError, match="give --videos FOLDER too"):
+        judged_videos(replace(stated, videos=None))

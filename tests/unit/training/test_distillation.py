@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flythrough import seeds
 from flythrough.conditioning.corruption import CorruptionSettings
+from flythrough.errors import InputError
 from flythrough.models.helios import HeliosTransformer
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.training.helios import gan
@@ -20,7 +21,9 @@ from flythrough.training.helios.networks import merged_state, prepare
 from flythrough.training.helios.ode import OdeTask
 from flythrough.training.helios.recipe_tables import Adapter, Dmd, Gan, Ode
 from flythrough.training.helios.trajectories import (
+    check_trajectories,
     make_trajectory,
+    origin,
     read_trajectory,
     student_levels,
     trajectory_file,
@@ -215,6 +218,7 @@ def teacher() -> HeliosTransformer:
 
 
 SETTINGS = Ode(trajectories=1, chunks=2, teacher_steps=3, guidance=2.0, sections=2)
+ORIGIN = origin(SETTINGS, SIZE, SHIFTED, "digest")
 
 
 def trajectory() -> dict[str, Tensor]:
@@ -234,14 +238,20 @@ def test_a_trajectory_holds_the_students_levels_of_each_stage(tmp_path: Path) ->
     assert bool((gaps[:, 1:] <= gaps[:, :-1]).all())  # equal over CFG-Zero*'s zeroed first step
     assert bool((gaps[:, -1] < 0.5 * gaps[:, 0]).all())
     file = trajectory_file(tmp_path, 7)
-    write_trajectory(file, found, torch.float32)
+    write_trajectory(file, found, torch.float32, ORIGIN)
+    check_trajectories(tmp_path, 9, ORIGIN)
+    for change in ({"levels": 6}, {"teacher": "other"}, {"guidance": 3.0}):
+        with pytest.raises(InputError, match=f"was made with {next(iter(change))} = "):
+            check_trajectories(tmp_path, 9, {**ORIGIN, **change})
+    check_trajectories(tmp_path, 7, {**ORIGIN, "levels": 6})  # number 7 is not asked for
+    check_trajectories(tmp_path / "none", 9, ORIGIN)
     read = read_trajectory(file)
     assert all(torch.equal(value, read[name]) for name, value in found.items())
 
 
 def test_the_student_learns_where_the_teacher_ends(tmp_path: Path) -> None:
     file = trajectory_file(tmp_path, 0)
-    write_trajectory(file, trajectory(), torch.float32)
+    write_trajectory(file, trajectory(), torch.float32, ORIGIN)
     net = tiny_network(5)
     weights = prepare(net, Adapter(), name="", seed=0, checkpointing=False)
     student = player("student", weights, 5e-3)

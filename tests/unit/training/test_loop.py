@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flythrough import seeds
 from flythrough.training.loop import Loop, LoopSettings, rank_and_world, start_processes
+from flythrough.training.placing import placed
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -163,3 +164,13 @@ def test_two_processes_equal_one_with_all_samples(tmp_path: Path) -> None:
     for key, value in single.task.modules.state_dict().items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-6)
     assert len(lines(folder / "log.jsonl")) == SETTINGS.steps  # only rank 0 writes
+
+
+def test_adams_state_goes_where_its_parameter_is() -> None:
+    parameter = torch.empty(4, 3, device="meta").t()
+    moments = {"step": torch.tensor(3.0), "exp_avg": torch.zeros(3, 4)}
+    found = placed(moments, parameter)
+    assert all(value.device == parameter.device for value in found.values())
+    assert found["exp_avg"].stride() == parameter.stride()
+    kept = placed(moments, torch.zeros(3, 4))
+    assert float(kept["step"]) == 3.0

@@ -30,8 +30,9 @@ from flythrough.training.lora.geometry import PlayedClip, estimate_clip, known_g
 from flythrough.training.lora.items import render_item
 from flythrough.training.lora.memory import step_need
 from flythrough.training.lora.poses import placed_by_features
-from flythrough.training.lora.previews import cut_log, fit_of_warp, read_log
+from flythrough.training.lora.previews import fit_of_warp
 from flythrough.training.lora.task import CameraTask, Items
+from flythrough.training.run_folder import cut_log, read_log
 from throwaway import SIZE
 
 HEIGHT, WIDTH = 32, 64

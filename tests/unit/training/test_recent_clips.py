@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_counts_below_one_are_refused() -> None:
         RecentClips(Source(), EncodedClips, capacity=4, every=0, least=1)
 
 
+def test_a_refill_of_another_length_is_refused() -> None:
+    source = Source()
+
+    def refill(number: int, rank: int) -> EncodedClips:
+        made = source(number, rank)
+        return made if number != 2 else EncodedClips(**{k: v[:2] for k, v in made.fields().items()})
+
+    clips = RecentClips(refill, EncodedClips, capacity=9, every=2, least=4)
+    clips.at(3, 0)
+    with pytest.raises(InputError, match="Refill 2 has 2 clips where others have 3"):
+        clips.at(4, 0)
+
+
 def denoiser() -> DenoiserTask:
     torch.manual_seed(3)
     net = HeliosTransformer(
@@ -107,3 +121,5 @@ def test_a_resumed_run_of_the_denoiser_has_the_weights_of_an_unbroken_one(tmp_pa
     again = load_file(tmp_path / "broken" / "checkpoint.safetensors")
     assert whole.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    log = (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4, 5]

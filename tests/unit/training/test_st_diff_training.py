@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flythrough.errors import InputError
 from flythrough.models.catalog import find_model
 from flythrough.models.loading import load_st_diff, load_transformer
 from flythrough.models.st_diff import StDiff
 from flythrough.sampling.asynchronous import training_levels
-from flythrough.training import nano_st_diff
+from flythrough.training import hint_refill, nano_st_diff
+from flythrough.training.hint_refill import HintDraw, places_filled
+from flythrough.training.loop import Loop, LoopSettings, Record
 from flythrough.training.nano import NanoRun, run
 from flythrough.training.nano_st_diff import ST_DIFF_CONFIG, take_over
 from flythrough.training.refill import WorldVideos
@@ -57,6 +61,16 @@ def test_levels_are_drawn_for_frames_and_regions_as_stated() -> None:
     assert (filled >= rendered)[steady].all()
     assert float(level.min()) > 0
     assert float(level.max()) == 1.0
+
+
+def test_one_level_everywhere_is_drawn_evenly() -> None:
+    settings = StDiffSettings(independent=0.0, tied=1.0)
+    level = draw_levels(clips(2000).valid, torch.Generator().manual_seed(5), TABLE, settings)
+    first = level[:, 0, 0, 0]
+    assert (level == first[:, None, None, None]).all()
+    places = (TABLE[None] == first[:, None]).float().argmax(1) / len(TABLE)
+    assert abs(float(places.mean()) - 1 / 2) < 0.02
+    assert abs(float(places.square().mean()) - 1 / 3) < 0.02
 
 
 @pytest.mark.parametrize("target", ["velocity", "consistent"])
@@ -149,6 +163,64 @@ def test_two_steps_and_the_exported_part(
     shutil.rmtree(base / "st_diff")
     shutil.copytree(folder / "st_diff", base / "st_diff")
     assert find_model(str(base)).st_diff == base / "st_diff"
+
+
+def test_places_of_clips_seen_too_little_go_to_the_others() -> None:
+    assert places_filled(torch.tensor([0.9, 0.1, 0.5, 0.0, 0.1]), 0.2) == [0, 0, 2, 2, 0]
+    assert places_filled(torch.tensor([0.1, 0.15, 0.0]), 0.2) == [1, 1, 1]
+    assert places_filled(torch.tensor([0.3, 0.2]), 0.2) == [0, 1]
+
+
+def mostly_unseen(_stream: None, step: int, rank: int) -> WorldVideos:
+    """As :func:`wall`; in every second refill one clip turns away at once."""
+    made = wall(_stream, step, rank)
+    if step % 2:
+        made.world_from_camera[1, 1:, :3, :3] = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
+    return made
+
+
+def test_a_resumed_run_with_a_dropped_clip_has_the_weights_of_an_unbroken_one(
+    tiny_model: Path, tiny_st_diff: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nano_st_diff, "CHUNK_FRAMES", 9)
+    monkeypatch.setattr(nano_st_diff, "WorldStream", lambda *_: None)
+    monkeypatch.setattr(nano_st_diff, "world_videos", mostly_unseen)
+    monkeypatch.setattr(nano_st_diff, "HintDraw", partial(HintDraw, least_seen=0.7))
+    chosen: list[list[int]] = []
+
+    def told(seen: torch.Tensor, least: float) -> list[int]:
+        chosen.append(places_filled(seen, least))
+        return chosen[-1]
+
+    monkeypatch.setattr(hint_refill, "places_filled", told)
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    shutil.copytree(tiny_st_diff / "transformer", base / "st_diff")
+    settings = LoopSettings(steps=7, learning_rate=1e-3, warmup=1, save_every=5, log_every=1)
+
+    def loop(name: str) -> Loop:
+        made = NanoRun(
+            part="stdiff", folder=tmp_path, base=base, batch=2, size=(64, 96), device="cpu"
+        )
+        task, _ = nano_st_diff.build_st_diff(made, torch.device("cpu"))
+        return Loop(task, settings, tmp_path / name, torch.device("cpu"))
+
+    loop("whole").run()
+    assert [0, 0] in chosen
+    assert [0, 1] in chosen
+
+    def leave(record: Record) -> None:
+        if record.step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop("broken").run(leave)
+    again = loop("broken")
+    assert again.resume()
+    assert again.step == 5
+    again.run()
+    states = [load_file(tmp_path / n / "checkpoint.safetensors") for n in ("whole", "broken")]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_a_run_without_a_codec_is_refused(tmp_path: Path) -> None:

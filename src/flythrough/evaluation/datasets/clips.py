@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,13 @@ from flythrough.cameras import pose as se3
 from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import trajectory_from
 from flythrough.errors import InputError
-from flythrough.evaluation.benchmark import SuiteRequest, judged_videos, title_of
+from flythrough.evaluation.benchmark import (
+    SuiteRequest,
+    check_borders,
+    judged_row,
+    judged_videos,
+    title_of,
+)
 from flythrough.evaluation.columns import columns
 from flythrough.evaluation.datasets.davis import Davis
 from flythrough.evaluation.datasets.dl3dv import DL3DV
@@ -21,7 +29,7 @@ from flythrough.evaluation.datasets.re10k import RE10K
 from flythrough.evaluation.datasets.triangulation import landmarks
 from flythrough.evaluation.datasets.worldscore import WorldScore
 from flythrough.evaluation.features import feature_library
-from flythrough.evaluation.rows import FULL, GIVEN, TRUTH, Row, controls
+from flythrough.evaluation.rows import TRUTH, Row, controls
 from flythrough.evaluation.study import Study, Track, check_clips, check_folder
 from flythrough.evaluation.suite import VIEW_ANGLE
 from flythrough.evaluation.truth import EXACT, Case, Truth
@@ -82,6 +90,7 @@ def check_dataset(request: DatasetRequest) -> Study:
     _check_cameras(request)
     check_folder(suite.folder)
     cases = _cases(request.dataset, data, protocol, suite.clips)
+    check_borders(suite, cases)
     feature_library()
     if suite.size is None and protocol.size is not None:
         suite = replace(suite, size=protocol.size)
@@ -93,7 +102,7 @@ def check_dataset(request: DatasetRequest) -> Study:
         folder=suite.folder,
         size=size,
         tracks=(_track(request, protocol, cases),),
-        source=lambda _: source,
+        source=lambda case: replace(source, clip=case.kind),
         configuration={**configuration, "protocol": _told(protocol)},
         about=(f"What is judged: {title_of(suite)}.", *protocol.about),
         not_run=protocol.not_run,
@@ -102,15 +111,33 @@ def check_dataset(request: DatasetRequest) -> Study:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as a source of truths."""
+    """A data set as a source of truths; ``version`` knows the files of ``clip``, if it is given."""
 
     name: str
     data: Path
     protocol: Protocol
     cameras: Path | None = field(default=None)
+    clip: str | None = None
 
     def version(self) -> str:
-        return f"{self.name} 1 {_told(self.protocol)} {self.cameras} {self.data.resolve()}"
+        told = f"{self.name} 2 {_told(self.protocol)} {self.cameras} {self.data.resolve()}"
+        return told if self.clip is None else f"{told} {self._clip_digest}"
+
+    @cached_property
+    def _clip_digest(self) -> str:
+        """Of the clip's cameras and words, and of size and time of its pictures: figures of data
+        that were corrected are made again."""
+        assert self.clip is not None
+        scene = LAYOUTS[self.name].scene(self.data, self.protocol.split, self.clip)
+        total = blake2b(f"{scene.path}|{scene.caption}".encode(), digest_size=16)
+        for array in (scene.intrinsics, scene.world_from_camera):
+            total.update(b"|" if array is None else np.ascontiguousarray(array).tobytes())
+        for file in (*scene.pictures, *scene.masks):
+            state = file.stat()
+            total.update(f"{file.name}:{state.st_size}:{state.st_mtime_ns};".encode())
+        if self.cameras is not None:
+            total.update(_camera_file(self.cameras, self.clip).read_bytes())
+        return total.hexdigest()
 
     def truth(self, case: Case, size: tuple[int, int]) -> Truth:
         scene = LAYOUTS[self.name].scene(self.data, self.protocol.split, case.kind)
@@ -214,7 +241,7 @@ def _track(request: DatasetRequest, protocol: Protocol, cases: tuple[Case, ...])
     suite = request.suite
     photo_alone = request.dataset == "worldscore"
     followed = request.dataset != "davis" or request.cameras is not None
-    judged = replace(GIVEN if suite.videos else FULL, title=title_of(suite), camera=followed)
+    judged = replace(judged_row(suite), camera=followed)
     spoilt: tuple[Row, ...] = _CONTROLS if suite.controls and not photo_alone else ()
     return Track(
         name=request.dataset,

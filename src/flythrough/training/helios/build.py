@@ -15,6 +15,7 @@ from flythrough.models.catalog import ModelFolder
 from flythrough.models.codec import VideoCodec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import load_transformer
+from flythrough.models.needs import cast
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, load_any_codec
 from flythrough.sampling.solvers import Size
@@ -25,11 +26,12 @@ from flythrough.training.helios.flow import FlowTask
 from flythrough.training.helios.material import Source
 from flythrough.training.helios.networks import prepare, start_from_wan
 from flythrough.training.helios.ode import OdeTask
-from flythrough.training.helios.plan import Checked, loop_settings
+from flythrough.training.helios.plan import Checked, latent_size, loop_settings, trajectories_folder
 from flythrough.training.helios.recipe import Recipe
 from flythrough.training.helios.recipe_tables import Adapter
 from flythrough.training.helios.trajectories import (
     make_trajectory,
+    origin,
     trajectory_file,
     write_trajectory,
 )
@@ -51,7 +53,7 @@ def build_task(checked: Checked, device: torch.device) -> PlayedTask:
     recipe, folder = checked.recipe, checked.base
     network = load_network(folder, recipe, device)
     source = _source(checked, network, device)
-    size = _latent_size(checked)
+    size = latent_size(checked.recipe)
     pyramid = training_pyramid(recipe)
     files = _trajectories(checked, network, source, size) if recipe.stage == "3a" else []
     trained = prepare(
@@ -100,7 +102,8 @@ def load_network(folder: ModelFolder, recipe: Recipe, device: torch.device) -> H
 
     wan = WanTransformer3DModel.from_pretrained(part, torch_dtype=dtype, local_files_only=True)
     network = start_from_wan(wan)
-    torch.nn.Module.to(network, device, dtype)
+    cast(network, dtype, keep=tuple(network._keep_in_fp32_modules))  # as `load_transformer` does
+    torch.nn.Module.to(network, device)
     return network
 
 
@@ -179,9 +182,7 @@ def _source(checked: Checked, network: HeliosTransformer, device: torch.device) 
     )
     refill = Refill(videos, codec, prompts, text.max_length)
     plain = prompts.encode([text.negative_prompt], text.max_length)
-    return WorldSource(
-        refill, prompts, plain, worlds, batch=run.batch, seed=run.seed, accumulate=run.accumulate
-    )
+    return WorldSource(refill, prompts, plain, worlds, batch=run.batch, seed=run.seed)
 
 
 def _clips(
@@ -193,7 +194,8 @@ def _clips(
     text, run = recipe.text, recipe.run
     videos = clip_folder.captioned_videos(data)
     folder = checked.run.folder / "latents" if videos else data
-    size = _latent_size(checked)
+    own = [folder / f"{video.stem}.safetensors" for video, _ in videos] or None
+    size = latent_size(checked.recipe)
     if videos:
         rank, world = rank_and_world()
         codec: Codec = load_any_codec(checked.base.path / "vae", device)
@@ -208,11 +210,14 @@ def _clips(
                 max_length=text.max_length,
                 dtype=torch.bfloat16 if run.precision == "bf16" else torch.float32,
                 device=device,
+                model=checked.base.digest(),
             )
         if world > 1:
             torch.distributed.barrier()
     channels = int(network.config["in_channels"])
-    files = clip_folder.check_clips(folder, (channels, *size[1:]), (text.max_length, prompts.width))
+    files = clip_folder.check_clips(
+        folder, (channels, *size[1:]), (text.max_length, prompts.width), own
+    )
     plain = prompts.encode([text.negative_prompt], text.max_length)
     prompts.release()
     return clip_folder.ClipFolder(
@@ -225,7 +230,8 @@ def _trajectories(
 ) -> list[Path]:
     """The teacher's trajectories; those that are missing are made, shared out over processes."""
     recipe, run = checked.recipe, checked.run
-    folder = run.trajectories or run.folder / "trajectories"
+    folder = trajectories_folder(run)
+    made = origin(recipe.ode, size, training_pyramid(recipe), checked.base.digest())
     files = [trajectory_file(folder, number) for number in range(recipe.ode.trajectories)]
     rank, world = rank_and_world()
     dtype = torch.bfloat16 if recipe.run.precision == "bf16" else torch.float32
@@ -234,8 +240,7 @@ def _trajectories(
     for number in range(rank, len(files), world):
         if files[number].exists():
             continue
-        turn, place = divmod(number, recipe.run.batch)
-        text = source(turn, 0).embedding[place : place + 1]
+        text = source.prompt(number)
         with precision(recipe.run.precision, device):
             tensors = make_trajectory(
                 teacher,
@@ -246,15 +251,10 @@ def _trajectories(
                 recipe.ode,
                 seeds.fold(recipe.run.seed, "trajectory", number),
             )
-        write_trajectory(files[number], tensors, dtype)
+        write_trajectory(files[number], tensors, dtype, made)
     if world > 1:
         torch.distributed.barrier()
     return files
-
-
-def _latent_size(checked: Checked) -> Size:
-    height, width = checked.recipe.run.size
-    return 9, height // 8, width // 8
 
 
 def _ranks(recipe: Recipe) -> int:

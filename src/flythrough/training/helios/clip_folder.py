@@ -23,11 +23,13 @@ from flythrough import seeds
 from flythrough.conditioning.history import HISTORY_SIZES, LATENT_FRAMES
 from flythrough.disk import replacing
 from flythrough.errors import InputError
+from flythrough.media.image import Photo, fit
 from flythrough.media.video import read_video
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec
 from flythrough.training.helios.material import Material
 from flythrough.training.latents import CHUNK
+from flythrough.training.run_folder import edges_digest
 
 _LATENTS, _TEXT = "latents", "prompt_embeds"
 
@@ -66,10 +68,18 @@ class ClipFolder:
         )
         return Material(past, prefix, target, text)
 
+    def prompt(self, number: int) -> Tensor:
+        with safe_open(self._file(number), framework="pt") as opened:
+            text: Tensor = opened.get_tensor(_TEXT).float()[None]
+        return text.to(self.plain.device)
+
+    def _file(self, number: int) -> Path:
+        epoch, place = divmod(number, len(self._files))
+        return self._files[self._order(epoch)[place]]
+
     def _item(self, number: int, later: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         epoch, place = divmod(number, len(self._files))
-        file = self._files[self._order(epoch)[place]]
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(self._file(number), framework="pt") as opened:
             windows = opened.get_tensor(_LATENTS).float()
             text = opened.get_tensor(_TEXT).float()
         start = 1 if later and len(windows) > 1 else 0
@@ -93,8 +103,29 @@ def windows_around(windows: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]
     return past, prefix, windows[index]
 
 
-def check_clips(folder: Path, size: tuple[int, int, int], text: tuple[int, int]) -> list[Path]:
-    """The files of ``folder``, whose shapes must be those of the run.
+def data_files(folder: Path) -> list[Path]:
+    """What of ``folder`` a run reads: its videos and their captions, else its latents.
+
+    Raises:
+        InputError: it has neither, or a caption is missing or empty.
+    """
+    videos = captioned_videos(folder)
+    found = [file for video, _ in videos for file in (video, video.with_suffix(".txt"))]
+    found = found or sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise InputError(
+            f"{folder} holds neither .mp4 videos nor .safetensors latents; name a folder that does."
+        )
+    return found
+
+
+def check_clips(
+    folder: Path,
+    size: tuple[int, int, int],
+    text: tuple[int, int],
+    files: Sequence[Path] | None = None,
+) -> list[Path]:
+    """The files of ``folder``, or of them ``files``, whose shapes must be those of the run.
 
     Args:
         size: channels, height and width of a latent.
@@ -103,11 +134,7 @@ def check_clips(folder: Path, size: tuple[int, int, int], text: tuple[int, int])
     Raises:
         InputError: none, or one that cannot be read or has another shape.
     """
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise InputError(
-            f"{folder} holds neither .mp4 videos nor .safetensors latents; name a folder that does."
-        )
+    found = data_files(folder) if files is None else list(files)
     for file in found:
         try:
             with safe_open(file, framework="pt") as opened:
@@ -161,15 +188,25 @@ def encode_video(
     max_length: int,
     dtype: torch.dtype,
     device: torch.device,
+    model: str = "",
 ) -> None:
     """Write the clip file of one video, cut to whole windows of 33 frames and to ``size`` pixels.
 
-    Frames are scaled to cover the size and cut in the middle. A file that is there already is kept.
+    Frames are scaled to cover the size and cut in the middle. A file that is there is kept if it
+    was made of this video and caption, as is asked, by the same ``model`` (a digest).
 
     Raises:
         InputError: fewer than 33 frames.
     """
-    if target.exists():
+    made = {
+        "prompt": caption,
+        "video": edges_digest([video]),
+        "model": model,
+        "size": f"{size[0]}x{size[1]}",
+        "max_length": str(max_length),
+        "dtype": str(dtype),
+    }
+    if _metadata(target).items() >= made.items():
         return
     frames = read_video(video).frames
     count = len(frames) // CHUNK
@@ -190,19 +227,21 @@ def encode_video(
         save_file(
             {name: value.contiguous() for name, value in tensors.items()},
             partial,
-            metadata={"prompt": caption, "source": json.dumps({"frames": count * CHUNK})},
+            metadata={**made, "source": json.dumps({"frames": count * CHUNK})},
         )
 
 
+def _metadata(file: Path) -> dict[str, str]:
+    """What a clip file says of itself; nothing where it is missing or damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
 def covering(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """uint8 [T,H,W,3] to [3,T,h,w] in [0,1]: scaled so that it covers ``size``, middle cut out."""
-    video = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 255
-    height, width = size
-    scale = max(height / video.shape[-2], width / video.shape[-1])
-    sides = max(height, round(video.shape[-2] * scale)), max(width, round(video.shape[-1] * scale))
-    if sides != tuple(video.shape[-2:]):
-        video = functional.interpolate(
-            video, sides, mode="bilinear", align_corners=False, antialias=True
-        ).clamp(0, 1)
-    top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
-    return video[..., top : top + height, left : left + width].transpose(0, 1)
+    """uint8 [T,H,W,3] to [3,T,h,w] in [0,1]: the middle of each, cut and scaled as inference fits a
+    photo (``media.image.fit``)."""
+    cut = [fit(Photo(frame, None, Path(), ""), *size).pixels for frame in frames]
+    return torch.from_numpy(np.stack(cut)).permute(3, 0, 1, 2).float() / 255

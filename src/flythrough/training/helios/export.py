@@ -121,10 +121,14 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _link(source: str, target: str) -> str:
-    """A hard link where the file system allows, else a copy."""
-    Path(target).unlink(missing_ok=True)
+    """A hard link where the file system allows, else a copy. What ``source`` points to is meant:
+    folders of a model hub hold links."""
+    real, there = Path(source).resolve(), Path(target)
+    if there.exists() and there.samefile(real):
+        return target
+    there.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(real, there)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(real, there)
     return target

@@ -43,6 +43,10 @@ class Source(Protocol):
 
     def __call__(self, step: int, rank: int, *, later: bool = False) -> Material: ...
 
+    def prompt(self, number: int) -> Tensor:
+        """Features [1,L,D] of one prompt, a function of ``number`` however many processes run."""
+        ...
+
 
 def flawed(
     material: Material, source: torch.Generator, settings: CorruptionSettings

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flythrough.disk import read_json
 from flythrough.engine.options import check_device
 from flythrough.errors import InputError, WeightsError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.sampling.solvers import Size
+from flythrough.training.helios.clip_folder import data_files
+from flythrough.training.helios.export import training_pyramid
 from flythrough.training.helios.recipe import Recipe, read_recipe
+from flythrough.training.helios.trajectories import check_trajectories, origin
 from flythrough.training.loop import LoopSettings
 from flythrough.training.parallel import Strategy
+from flythrough.training.photos import photo_files
+from flythrough.training.run_folder import check_same_run, edges_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ class Checked:
     recipe: Recipe
     base: ModelFolder
     score: ModelFolder | None
+    identity: dict[str, Any]
 
 
 def check_run(asked: HeliosRun) -> Checked:
@@ -61,7 +69,9 @@ def check_run(asked: HeliosRun) -> Checked:
 
     Raises:
         InputError: an unknown recipe, a folder or model that is missing, an option without effect,
-            or a run folder that was begun otherwise.
+            data that are missing, trajectories that were made otherwise, or a run folder that was
+            begun otherwise.
+        MediaError: a folder of photographs without any.
     """
     recipe = read_recipe(asked.recipe, asked.stage)
     changes = {k: getattr(asked, k) for k in ("steps", "batch", "seed")}
@@ -74,8 +84,46 @@ def check_run(asked: HeliosRun) -> Checked:
     check_device(asked.device)
     if asked.folder.exists() and not asked.folder.is_dir():
         raise InputError(f"The run folder {asked.folder} is a file; name a folder.")
+    for option, model in (("--base", base), ("--score", score)):
+        if model is not None and model.path.resolve() == (asked.folder / "model").resolve():
+            raise InputError(
+                f"{option} {model.path} is where this run writes its own model; give the next "
+                "stage another run folder."
+            )
     _check_continued(asked.folder, recipe)
-    return Checked(asked, recipe, base, score)
+    identity = _identity(asked, base, score)
+    if (asked.folder / "checkpoint.safetensors").is_file():
+        check_same_run(asked.folder, identity)
+    if recipe.stage == "3a":
+        pyramid = training_pyramid(recipe)
+        made = origin(recipe.ode, latent_size(recipe), pyramid, base.digest())
+        check_trajectories(trajectories_folder(asked), recipe.ode.trajectories, made)
+    return Checked(asked, recipe, base, score, identity)
+
+
+def trajectories_folder(asked: HeliosRun) -> Path:
+    """Where the teacher's trajectories lie."""
+    return asked.trajectories or asked.folder / "trajectories"
+
+
+def latent_size(recipe: Recipe) -> Size:
+    """Frames, height and width of a chunk's latents."""
+    height, width = recipe.run.size
+    return 9, height // 8, width // 8
+
+
+def _identity(asked: HeliosRun, base: ModelFolder, score: ModelFolder | None) -> dict[str, Any]:
+    """What a run's weights depend on beside its recipe, as digests."""
+    data = None if asked.data is None else edges_digest(data_files(asked.data))
+    photos = None if asked.photos is None else edges_digest(photo_files(asked.photos))
+    return {
+        "format": 1,
+        "stage": asked.stage,
+        "base_digest": base.digest(),
+        "score_digest": None if score is None else score.digest(),
+        "data": data,
+        "photos": photos,
+    }
 
 
 def loop_settings(recipe: Recipe) -> LoopSettings:

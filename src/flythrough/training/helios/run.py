@@ -10,9 +10,10 @@ import torch
 
 from flythrough.engine.build import pick_device
 from flythrough.training.helios.build import build_task
-from flythrough.training.helios.plan import HeliosRun, check_run, loop_settings
-from flythrough.training.loop import Record, start_processes
+from flythrough.training.helios.plan import Checked, HeliosRun, check_run, loop_settings
+from flythrough.training.loop import Record, rank_and_world, start_processes
 from flythrough.training.nano_files import write_json
+from flythrough.training.run_folder import alone, write_identity
 from flythrough.training.trainer import Trainer
 
 
@@ -23,7 +24,7 @@ def run(asked: HeliosRun, on_record: Callable[[Record], None] | None = None) -> 
         the folder of the model, the step and the last losses.
 
     Raises:
-        InputError: see :func:`check_run`.
+        InputError: see :func:`check_run`; or another run works in the folder.
     """
     checked = check_run(asked)
     recipe = checked.recipe
@@ -32,6 +33,14 @@ def run(asked: HeliosRun, on_record: Callable[[Record], None] | None = None) -> 
         torch.use_deterministic_algorithms(True)
     device = start_processes(pick_device(asked.device))
     torch.manual_seed(recipe.run.seed)
+    with alone(asked.folder, rank_and_world()[0]):
+        return _train(checked, device, on_record)
+
+
+def _train(
+    checked: Checked, device: torch.device, on_record: Callable[[Record], None] | None
+) -> dict[str, Any]:
+    asked, recipe = checked.run, checked.recipe
     task = build_task(checked, device)
     trainer = Trainer(
         task,
@@ -44,6 +53,7 @@ def run(asked: HeliosRun, on_record: Callable[[Record], None] | None = None) -> 
     trainer.resume()
     if trainer.rank == 0:
         write_json(asked.folder / "recipe.json", recipe.as_dict())
+        write_identity(asked.folder, checked.identity)
     last: dict[str, float] = {}
 
     def show(record: Record) -> None:

@@ -7,6 +7,7 @@ trajectory is a function of the teacher, its prompt and (seed, number).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -189,11 +190,55 @@ def trajectory_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.safetensors"
 
 
-def write_trajectory(file: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Save what :func:`make_trajectory` gave."""
+def origin(settings: Ode, size: Size, config: PyramidConfig, teacher: str) -> dict[str, Any]:
+    """What trajectories depend on beside prompt and seed; ``teacher`` is a digest of its folder."""
+    return {
+        "teacher": teacher,
+        "size": list(size),
+        "shift": config.time_shift_type if config.use_dynamic_shifting else "off",
+        "chunks": settings.chunks,
+        "levels": settings.levels,
+        "teacher_steps": settings.teacher_steps,
+        "guidance": settings.guidance,
+    }
+
+
+def check_trajectories(folder: Path, count: int, wanted: Mapping[str, Any]) -> None:
+    """Trajectories that are there must be what this run would make (:func:`origin`).
+
+    Raises:
+        InputError: one was made otherwise, does not say how, or cannot be read.
+    """
+    if not folder.is_dir():
+        return
+    for number in range(count):
+        file = trajectory_file(folder, number)
+        if not file.is_file():
+            continue
+        try:
+            with safe_open(file, framework="pt") as opened:
+                made = json.loads((opened.metadata() or {}).get("origin", "{}"))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(
+                f"The trajectory {file} cannot be read ({error}); delete it, and it is made again."
+            ) from error
+        for name, value in wanted.items():
+            if made.get(name) != value:
+                raise InputError(
+                    f"The trajectory {file} was made with {name} = {made.get(name)!r}, but this "
+                    f"run needs {value!r}; delete the trajectories or name another folder with "
+                    "--trajectories."
+                )
+
+
+def write_trajectory(
+    file: Path, tensors: dict[str, Tensor], dtype: torch.dtype, made: Mapping[str, Any]
+) -> None:
+    """Save what :func:`make_trajectory` gave, and how it was ``made`` (:func:`origin`)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as partial:
-        save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, partial)
+        stored = {k: v.to(dtype).contiguous() for k, v in tensors.items()}
+        save_file(stored, partial, metadata={"origin": json.dumps(made)})
 
 
 def read_trajectory(file: Path) -> dict[str, Tensor]:

@@ -11,19 +11,18 @@ from flythrough.training.denoiser import past_of
 from flythrough.training.helios.material import Material, draws
 from flythrough.training.helios.recipe_tables import Worlds
 from flythrough.training.latents import EncodedClips, Refill
-from flythrough.training.loop import rank_and_world
 from flythrough.training.recent_clips import RecentClips
 
 
 class WorldSource:
-    """A store of recent clips per micro-batch; the chunk is the same for a whole step.
+    """A store of recent clips for every rank that is asked for (a process's micro-batches have one
+    each, see ``trainer``); the chunk is the same for a whole step.
 
     Args:
         refill: makes clips with captions.
         prompts: the frozen text encoder.
         plain: features of the negative prompt.
         batch, seed: clips a draw, and what it is drawn from.
-        accumulate: micro-batches a step; each has clips of its own.
     """
 
     def __init__(
@@ -35,20 +34,18 @@ class WorldSource:
         *,
         batch: int,
         seed: int,
-        accumulate: int = 1,
     ) -> None:
         self.plain = plain
         self._refill, self._prompts, self._settings = refill, prompts, settings
-        self._batch, self._seed, self._accumulate = batch, seed, accumulate
-        self._stores: dict[int, RecentClips] = {}
+        self._batch, self._seed = batch, seed
+        self._stores: dict[int, RecentClips[EncodedClips]] = {}
 
     def __call__(self, step: int, rank: int, *, later: bool = False) -> Material:
-        micro, process = divmod(rank, rank_and_world()[1])
-        store = self._stores.get(micro)
+        store = self._stores.get(rank)
         if store is None:
-            store = self._stores[micro] = self._new_store(micro)
+            store = self._stores[rank] = self._new_store()
         with torch.no_grad():
-            ring = store.at(step, process)
+            ring = store.at(step, rank)
             device = self.plain.device
             clips = ring.draw(self._batch, draws(self._seed, step, rank, "clips", device=device))
             chunks = clips.chunks.shape[1]
@@ -62,11 +59,12 @@ class WorldSource:
                 embedding=self._prompts.embed(clips.tokens, clips.mask).float(),
             )
 
-    def _new_store(self, micro: int) -> RecentClips:
-        def refill(number: int, process: int) -> EncodedClips:
-            return self._refill(number * self._accumulate + micro, process)
+    def prompt(self, number: int) -> Tensor:
+        turn, place = divmod(number, self._batch)
+        return self(turn, 0).embedding[place : place + 1]
 
+    def _new_store(self) -> RecentClips[EncodedClips]:
         s = self._settings
         return RecentClips(
-            refill, EncodedClips, capacity=s.capacity, every=s.every, least=self._batch
+            self._refill, EncodedClips, capacity=s.capacity, every=s.every, least=self._batch
         )

@@ -21,13 +21,13 @@ from flythrough.media.video import read_video
 from flythrough.training.clip_sampling import WINDOW
 from flythrough.training.data_csv import TrainingVideo, read_training_list
 from flythrough.training.lora.settings import LoraPlan, LoraRequest, is_list
+from flythrough.training.run_folder import add_file
 from flythrough.worlds.files import NAMES
 
 Notify = Callable[[str], None]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FRAMES, _, _DEPTH, _CAMERAS, _CAPTION = NAMES
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,7 @@ def data_digest(sources: tuple[Source, ...]) -> str:
     for source in sources:
         total.update(f"{source.id}|{source.caption}|".encode())
         for path in source.files():
-            total.update(f"{path.stat().st_size};".encode())
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    total.update(block)
+            add_file(total, path)
     return total.hexdigest()
 
 

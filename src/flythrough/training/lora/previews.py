@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from flythrough.media.image import write_picture
 from flythrough.media.picture import contact_sheet
 from flythrough.training.clip_sampling import Clip
 from flythrough.training.lora.items import RenderedItem
+from flythrough.training.run_folder import read_log
 
 _SHOWN = (0, 8, 16, 24, 32)
 _SMOOTHED = 20
@@ -70,26 +70,6 @@ def write_loss_plot(path: Path, log: Path) -> str:
     with replacing(path) as partial:
         partial.write_text(chart, encoding="utf-8")
     return chart
-
-
-def read_log(log: Path) -> list[dict]:
-    """Lines of the loss log; a last line cut off by a stop is left out."""
-    found = []
-    if log.is_file():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-    return found
-
-
-def cut_log(log: Path, step: int) -> None:
-    """Drop lines after ``step``: those steps are done again."""
-    kept = [line for line in read_log(log) if line["step"] <= step]
-    if log.is_file():
-        with replacing(log) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
 
 
 def _pixels(frames: Tensor) -> list[np.ndarray]:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from flythrough.disk import replacing
-from flythrough.training.lora.previews import read_log, write_loss_plot, write_rows
+from flythrough.training.lora.previews import write_loss_plot, write_rows
 from flythrough.training.lora.sampling import Sampler
 from flythrough.training.lora.settings import LoraPlan, stated
 from flythrough.training.lora.task import CameraTask
+from flythrough.training.run_folder import read_log
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;color:#262b36;max-width:1180px;margin:2em auto;padding:0 1em}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.disk import read_json, replacing
+from flythrough.disk import read_json
 from flythrough.engine.build import pick_device, pick_dtype
 from flythrough.errors import InputError, WeightsError
 from flythrough.generators.warp_as_history import CAMERA_ADAPTER
@@ -37,17 +35,16 @@ from flythrough.training.lora.prepare import (
     Progress,
     check_geometry_source,
 )
-from flythrough.training.lora.previews import cut_log, write_rows
+from flythrough.training.lora.previews import write_rows
 from flythrough.training.lora.report import write_report
 from flythrough.training.lora.sampling import Sampler
 from flythrough.training.lora.settings import (
-    SETTINGS_FILE,
     LoraPlan,
     LoraRequest,
     check_lora,
-    check_same_run,
 )
 from flythrough.training.lora.task import CameraTask
+from flythrough.training.run_folder import alone, check_same_run, write_identity
 
 OnRecord = Callable[[Record, int], None]
 """Called after each step with its record and the number of all steps."""
@@ -94,12 +91,13 @@ def train_lora(
         need = _need(plan, prepared, history, device)
         told(f"{need.sentence()}.")
         need.check(device, plan.checkpointing)
-    with _alone(request.folder, rank):
+    with alone(request.folder, rank):
         prepared.make_geometry()
         previews = tuple(prepared.write_previews(keep=begun and not request.dry_run))
         if request.dry_run:
             return Trained(request.folder, None, previews)
-        _write_identity(request.folder, identity, rank)
+        if rank == 0:
+            write_identity(request.folder, identity)
         return _train(plan, prepared, history, identity, previews, told, on_record)
 
 
@@ -156,8 +154,6 @@ def _train(
     loop = Loop(task, _loop_settings(plan), request.folder, device)
     if loop.resume():
         notify(f"the run in {request.folder} goes on after step {loop.step}.")
-    if loop.rank == 0:
-        cut_log(request.folder / "log.jsonl", loop.step)
     loop.run(lambda record: on_record(record, plan.steps))
     if loop.rank != 0:
         return Trained(request.folder, plan.adapter, previews)
@@ -233,35 +229,6 @@ def _say_plan(plan: LoraPlan, items: int, world: int, notify: Notify) -> None:
         f"{request.band} band, threshold {plan.threshold:g}, {len(plan.stages)} pyramid "
         f"stage(s){processes}."
     )
-
-
-def _write_identity(folder: Path, identity: dict[str, Any], rank: int) -> None:
-    if rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / SETTINGS_FILE) as partial:
-            partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _alone(folder: Path, rank: int) -> Iterator[None]:
-    """No second run works in ``folder``; the system frees the lock of a killed one."""
-    if rank != 0:
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"Another process trains in {folder}; wait until it ends or name another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _silent(text: str) -> None:

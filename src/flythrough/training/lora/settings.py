@@ -8,18 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flythrough.disk import read_json
 from flythrough.engine.options import check_device, check_size
 from flythrough.engine.presets import WarpBand
 from flythrough.engine.worldwarp_options import check_denoiser
 from flythrough.errors import InputError, WeightsError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.training.run_folder import IDENTITY_FILE, LOCK_FILE
 
-SETTINGS_FILE = "train.json"
 FORMAT = 1
 PUBLISHED_DROP = 0.5
 """Visibility below which the published trainer leaves tokens out (``camera_recipe``)."""
-_OF_DRY_RUN = {"geometry", "previews", ".lock"}
+_OF_DRY_RUN = {"geometry", "previews", LOCK_FILE}
 _LARGE_BYTES = 2 << 30
 """Denoiser weights from which on activations are recomputed rather than kept."""
 
@@ -184,30 +183,6 @@ def check_lora(request: LoraRequest) -> LoraPlan:
     )
 
 
-def check_same_run(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether ``folder`` holds a run of these settings (False: none yet).
-
-    Raises:
-        InputError: it holds another run, or something else.
-    """
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
-        return False
-    try:
-        stored = read_json(file)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{file} cannot be read ({error}); delete the run folder or name another."
-        ) from error
-    for name, value in identity.items():
-        if stored.get(name) != value:
-            raise InputError(
-                f"The run folder {folder} was started with {name} = {stored.get(name)!r}, not "
-                f"{value!r}; give the same settings to continue it, or name another folder."
-            )
-    return True
-
-
 def stated(plan: LoraPlan) -> dict[str, Any]:
     """The request as it was given, for the record."""
     values = asdict(plan.request)
@@ -294,7 +269,7 @@ def _check_folder(folder: Path) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"The folder {parent} cannot be written to; choose another run folder.")
-    if not folder.is_dir() or (folder / SETTINGS_FILE).is_file():
+    if not folder.is_dir() or (folder / IDENTITY_FILE).is_file():
         return
     if any(entry.name not in _OF_DRY_RUN for entry in folder.iterdir()):
         raise InputError(
