@@ -192,7 +192,10 @@ def judged_videos(request: SuiteRequest) -> tuple[dict[str, object], tuple[int, 
             "--videos are finished, so --model, --lora and --device have no effect; drop them."
         )
     nano = find_model("nano").defaults
-    told = {"videos": title_of(request), "chunk_frames": request.chunk_frames}
+    told: dict[str, object] = {
+        "videos": title_of(request),
+        "chunk_frames": request.chunk_frames,
+    }
     return told, request.size or (nano.height, nano.width)
 
 
