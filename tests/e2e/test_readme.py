@@ -49,7 +49,7 @@ def test_the_first_command_makes_the_promised_video(tmp_path: Path) -> None:
     ("page", "number"),
     [
         (page, i)
-        for page in ("README.md", "docs/helios.md", "docs/live.md")
+        for page in ("README.md", "docs/helios.md", "docs/live.md", "docs/cameras.md")
         for i in range(len(blocks("tested", page)))
     ],
 )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flythrough.cameras.formats import SUFFIXES, read_trajectory, states_convention
+from flythrough.cameras.formats import (
+    SUFFIXES,
+    read_trajectory,
+    states_convention,
+    states_unit,
+)
+from flythrough.cameras.formats.camera_poses_npz import TRANSLATION_SCALE
 from flythrough.cameras.formats.reading import existing_file
 from flythrough.cameras.path_language import parse_path, starts_like_a_path
 from flythrough.cameras.shots import is_shots, parse_shots
@@ -52,6 +58,26 @@ def trajectory_from(
         text = str(text_or_path)
         return parse_shots(text, frames, fps) if is_shots(text) else parse_path(text, frames, fps)
     return read_trajectory(file, frames, convention=convention)
+
+
+def camera_notes(text_or_path: str | Path, frames: int) -> list[str]:
+    """What a user should know of a camera file that :func:`trajectory_from` reads ``frames`` of."""
+    file = camera_file(text_or_path)
+    if file is None:
+        return []
+    notes, given = [], len(read_trajectory(file))  # as many under any convention
+    if given > frames:
+        notes.append(
+            f"the camera file {file} has {given} cameras: only the first {frames} are used; give "
+            "--frames for more."
+        )
+    if not states_unit(file):
+        notes.append(
+            f"the camera file {file} states no unit: a length of 1 is taken for "
+            f"{TRANSLATION_SCALE:g} median depths, as in published files; "
+            "store the key unit (median-depth, metre or scene) to have them as they are."
+        )
+    return notes
 
 
 def check_no_convention(convention: str | None, what: str) -> None:

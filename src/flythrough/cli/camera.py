@@ -55,6 +55,7 @@ def camera(
     """
     from flythrough.cameras.extension import extended, sped
     from flythrough.cameras.formats import write_trajectory
+    from flythrough.cameras.source import camera_notes
     from flythrough.disk import replacing
     from flythrough.engine.reference_camera import is_reference
     from flythrough.errors import CameraError
@@ -67,6 +68,8 @@ def camera(
     else:
         _refuse_estimation(source, geometry, model)
         trajectory = _read(source, frames, fps, convention)
+        for text in camera_notes(source, len(trajectory)):
+            note(text)
     trajectory = sped(trajectory, speed)
     if frames is not None:
         trajectory = extended(trajectory, frames, extend or "hold")[:frames]

@@ -40,6 +40,7 @@ def frame_progress(
         BarColumn(bar_width=24),
         TextColumn("{task.fields[shown]}/{task.total:.0f} frames"),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("elapsed"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

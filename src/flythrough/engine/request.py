@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flythrough.cameras.formats import read_trajectory
 from flythrough.cameras.source import (
     BelievedFile,
     believed_file,
-    camera_file,
+    camera_notes,
     check_no_convention,
     trajectory_from,
 )
@@ -263,13 +262,7 @@ def _notes(
     if request.output is not None and request.output.exists():
         notes.append(f"{request.output} exists and will be replaced.")
     if request.camera is not None and not isinstance(request.camera, Trajectory):
-        file = camera_file(request.camera)
-        given = request.frames if file is None else len(read_trajectory(file))  # any convention
-        if given > request.frames:
-            notes.append(
-                f"the camera file {file} has {given} cameras: only the first {request.frames} are "
-                "used; give --frames for more."
-            )
+        notes += camera_notes(request.camera, request.frames)
     if photo is not None and photo.scale > 1:
         notes.append(
             f"the photo {_called(request.image)} is smaller than the video and is enlarged "

@@ -13,7 +13,7 @@ from flythrough.cameras import pose as se3
 from flythrough.cameras.formats import camera_poses_npz, read_trajectory, write_trajectory
 from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.plot import plot_trajectory
-from flythrough.cameras.source import trajectory_from
+from flythrough.cameras.source import camera_notes, trajectory_from
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.cli.camera import camera
 from flythrough.errors import CameraError
@@ -172,3 +172,20 @@ def test_command_refuses_outputs_before_writing(tmp_path: Path, name: str) -> No
     with pytest.raises(CameraError):
         camera("static", output=tmp_path / "a.npz", plot=tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["folder.npz"]
+
+
+def test_lengths_without_a_unit_are_announced(tmp_path: Path) -> None:
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, 2, 3] = np.arange(5)
+    bare, stated = tmp_path / "bare.npz", tmp_path / "stated.npz"
+    np.savez(bare, camera_poses=poses)
+    np.savez(stated, camera_poses=poses, unit="median-depth")
+    (note,) = camera_notes(bare, 5)
+    assert "states no unit" in note
+    assert "0.1 median depths" in note
+    assert trajectory_from(bare, 5).world_from_camera[-1, 2, 3] == pytest.approx(0.4)
+    assert camera_notes(stated, 5) == []
+    assert trajectory_from(stated, 5).world_from_camera[-1, 2, 3] == pytest.approx(4.0)
+    (cut,) = camera_notes(stated, 3)
+    assert "only the first 3 are used" in cut
+    assert camera_notes("forward 0.3", 3) == []

@@ -45,7 +45,13 @@ def states_convention(path: str | Path) -> bool:
     """Whether a file that :func:`read_trajectory` takes says what its matrices mean, as ``.json``
     files always do."""
     path = Path(path)
-    return check_suffix(path) != ".npz" or camera_poses_npz.states_convention(path)
+    return check_suffix(path) != ".npz" or camera_poses_npz.states(path, "convention")
+
+
+def states_unit(path: str | Path) -> bool:
+    """Whether such a file says what its lengths are, as ``.json`` files always do."""
+    path = Path(path)
+    return check_suffix(path) != ".npz" or camera_poses_npz.states(path, "unit")
 
 
 def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:

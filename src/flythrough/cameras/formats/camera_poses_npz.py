@@ -27,10 +27,12 @@ from flythrough.disk import UNREADABLE_ARRAYS, array_fault
 from flythrough.errors import CameraError
 
 POSES = "camera_poses"
+TRANSLATION_SCALE = 0.1
+"""Median depths in a length of a file that states no unit, as the release's loader has it."""
 
 
 def read(
-    path: Path, *, translation_scale: float = 0.1, convention: str | None = None
+    path: Path, *, translation_scale: float = TRANSLATION_SCALE, convention: str | None = None
 ) -> Trajectory:
     """The trajectory in an archive.
 
@@ -65,10 +67,10 @@ def read(
         raise CameraError(f"In {path}: {error}") from None
 
 
-def states_convention(path: Path) -> bool:
-    """Whether a file that :func:`read` takes says what its matrices mean."""
+def states(path: Path, key: str) -> bool:
+    """Whether a file that :func:`read` takes has a key: ``convention``, ``unit``."""
     with np.load(path, allow_pickle=False) as archive:
-        return "convention" in archive.files
+        return key in archive.files
 
 
 def write(path: Path, trajectory: Trajectory) -> None:
