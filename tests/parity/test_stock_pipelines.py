@@ -244,13 +244,28 @@ def test_latents_equal_the_stock_pipeline(
     np.testing.assert_allclose(ours, stock[0].numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("start", ["text", "noisy image"])
-def test_nano_latents_equal_the_stock_pipeline(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped denoiser and scheduler, loaded by diffusers and by us."""
-    scheduler = HeliosDMDScheduler.from_pretrained(NANO / "scheduler")
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("distilled", "text"),
+        ("distilled", "image"),
+        ("distilled", "noisy image"),
+        ("distilled", "video"),
+        ("base", "text"),
+        ("base", "video"),
+        ("mid", "image"),
+        ("mid", "video"),
+    ],
+)
+def test_nano_latents_equal_the_stock_pipeline(
+    kind: str, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped denoiser (and its scheduler, for distilled), loaded by diffusers and by us."""
+    shipped = HeliosDMDScheduler.from_pretrained(NANO / "scheduler")
+    scheduler = shipped if kind == "distilled" else SCHEDULERS[kind]()
     monkeypatch.setattr(sys.modules[__name__], "TEXT_WIDTH", 256)
-    stock = stock_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
-    ours = our_latents(NANO / "transformer", "distilled", scheduler, monkeypatch, start)
+    stock = stock_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
+    ours = our_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
     np.testing.assert_allclose(ours, stock[0].numpy(), atol=2e-4)
 
 
