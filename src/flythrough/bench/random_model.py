@@ -19,19 +19,7 @@ from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import TAEHVConfig
 from flythrough.models.text import PromptEncoder
 from flythrough.models.wan_codec import Codec, WanCodec
-
-SCHEDULER: dict[str, Any] = {
-    "_class_name": "HeliosDMDScheduler",
-    "num_train_timesteps": 1000,
-    "shift": 1.0,
-    "stages": 3,
-    "stage_range": [0, 1 / 3, 2 / 3, 1],
-    "gamma": 1 / 3,
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-    "use_dynamic_shifting": True,
-    "time_shift_type": "linear",
-}
+from flythrough.training.nano_files import SCHEDULER_CONFIG
 
 
 def random_denoiser(
@@ -126,6 +114,6 @@ def random_model(
         transformer=net,
         codec=random_codec(size, device, fast=fast_codec),
         prompts=cast(PromptEncoder, RandomPrompts(width, device)),
-        scheduler=SCHEDULER,
+        scheduler=SCHEDULER_CONFIG,
         device=device,
     )

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flythrough.cli.output import emit, stderr_console
+from flythrough.cli.output import emit
+from flythrough.cli.records import record_printer
 
 app = App(
     name="train", help="Train a camera adapter, a stage of Helios, or a part of the small model."
@@ -44,17 +45,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
 ) -> None:
     """Train one part; an unfinished run in the output folder is continued."""
     from flythrough.engine.words import parse_size
-    from flythrough.training.loop import Record
     from flythrough.training.nano import NanoRun, run
-
-    console = stderr_console()
-
-    def show(record: Record) -> None:
-        losses = " ".join(f"{name} {value:.4f}" for name, value in record.losses.items())
-        console.print(
-            f"step {record.step} {losses} rate {record.learning_rate:.1e} "
-            f"norm {record.gradient_norm:.2f} {record.seconds:.3f} s/step"
-        )
 
     parsed = parse_size(size)
     assert parsed is not None
@@ -77,6 +68,6 @@ def nano(  # noqa: PLR0913 - every knob of a training run
         warp_stages=warp_stages,
         band="short" if warp_band == "short" else "patch_mid",
     )
-    figures = run(settings, show)
+    figures = run(settings, record_printer())
     text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     emit({"folder": str(output), **figures}, f"{output}: {text}")

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.output import emit, stderr_console
+from flythrough.cli.output import emit
+from flythrough.cli.records import record_printer
 
 
 def helios(  # noqa: PLR0913 - every knob of a training run
@@ -49,17 +50,8 @@ def helios(  # noqa: PLR0913 - every knob of a training run
     )
     check_run(asked)  # before anything slow is imported
     from flythrough.training.helios.run import run
-    from flythrough.training.loop import Record, rank_and_world
+    from flythrough.training.loop import rank_and_world
 
-    console = stderr_console()
-
-    def show(record: Record) -> None:
-        losses = " ".join(f"{name} {value:.4f}" for name, value in record.losses.items())
-        console.print(
-            f"step {record.step} {losses} rate {record.learning_rate:.1e} "
-            f"norm {record.gradient_norm:.2f} {record.seconds:.3f} s/step"
-        )
-
-    result = run(asked, show)
+    result = run(asked, record_printer())
     if rank_and_world()[0] == 0:
         emit(result, f"{result['model']}: step {result['step']}")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from flythrough.cameras.path_language import starts_like_a_path
 from flythrough.engine.files import WORDS
 from flythrough.engine.request import GenerateRequest
-from flythrough.engine.words import parse_size, parse_steps
+from flythrough.engine.words import NO, YES, parse_size, parse_steps
 from flythrough.errors import InputError
 from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import BUNDLED
@@ -20,7 +20,6 @@ WHOLE_BATCH = ("output", "rollout", "save_warp", "save_mask", "device", "memory"
 """Fields that a row cannot state."""
 
 _MAY_NAME_FILES = ("camera", "geometry", "lora", "model")
-_YES, _NO = ("yes", "true", "1", "on"), ("no", "false", "0", "off")
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,9 @@ def _count(name: str, value: Any) -> int:
 
 def _switch(name: str, value: Any) -> bool:
     text = str(value).strip().lower()
-    if text not in _YES + _NO:
+    if text not in YES + NO:
         raise _refused(name, value, "yes or no")
-    return text in _YES
+    return text in YES
 
 
 def _size(name: str, value: Any) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
+from flythrough.engine.words import NO, YES
 from flythrough.errors import InputError
 from flythrough.scene.settings import SceneKind, WarpSettings
 
@@ -17,7 +18,6 @@ Fill = Literal["mean", "black"]
 """What unseen pixels of a warp show: the photo's mean colour, or black."""
 
 _FILLS = {"mean": "mean_first_frame", "black": "black"}
-_YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 _IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mesh_break", "none", ("depth_rtol", "normal_tol_deg")),
     ("render_mode", "splat", ("fill_radius", "fill_min_neighbors")),
@@ -99,9 +99,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
-        if text.lower() not in _YES + _NO:
+        if text.lower() not in YES + NO:
             raise InputError(f"--warp-settings {name}={text} must be yes or no; correct it.")
-        return text.lower() in _YES
+        return text.lower() in YES
     if isinstance(default, str):
         return text.replace("-", "_")
     kind = type(default)

@@ -14,6 +14,9 @@ MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 
 
+YES, NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``192x320`` -> (192, 320): height by width, as everywhere in Flythrough.
 

@@ -155,17 +155,19 @@ def _umt5(config: Config) -> nn.Module:
 
 
 def _pi3x(config: Config) -> nn.Module:
+    from flythrough.models.geometry_config import config_from_dict
     from flythrough.models.pi3x import Pi3X
-    from flythrough.models.pi3x_config import config_from_dict
+    from flythrough.models.pi3x_config import Pi3XConfig
 
-    return Pi3X(config_from_dict(config))
+    return Pi3X(config_from_dict(Pi3XConfig, config))
 
 
 def _ttt3r(config: Config) -> nn.Module:
+    from flythrough.models.geometry_config import config_from_dict
     from flythrough.models.ttt3r import TTT3R
-    from flythrough.models.ttt3r_config import config_from_dict
+    from flythrough.models.ttt3r_config import TTT3RConfig
 
-    return TTT3R(config_from_dict(config))
+    return TTT3R(config_from_dict(TTT3RConfig, config))
 
 
 def _depth(config: Config) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from flythrough.errors import InputError
 
@@ -117,27 +116,3 @@ NANO_9M = Pi3XConfig(
 
 # Of the two, nano uses the wider: it costs no more time at one view.
 NANO_CONFIG = NANO_9M
-
-
-def config_to_dict(config: Pi3XConfig) -> dict[str, Any]:
-    """JSON form of a configuration."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(config).items()}
-
-
-def config_from_dict(values: dict[str, Any]) -> Pi3XConfig:
-    """Read ``config_to_dict``'s form; keys that start with an underscore are ignored.
-
-    Raises:
-        InputError: a key is unknown or sizes do not fit together.
-    """
-    given: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v
-        for k, v in values.items()
-        if not k.startswith("_")
-    }
-    unknown = sorted(given.keys() - Pi3XConfig.__dataclass_fields__.keys())
-    if unknown:
-        raise InputError(
-            f"The geometry configuration has unknown keys {', '.join(unknown)}; remove them."
-        )
-    return Pi3XConfig(**given)

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flythrough.errors import InputError, WeightsError
+from flythrough.models.geometry_config import config_from_dict, config_to_dict
 from flythrough.models.pi3x import Pi3X
-from flythrough.models.pi3x_config import Pi3XConfig, config_from_dict, config_to_dict
+from flythrough.models.pi3x_config import Pi3XConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -86,7 +87,7 @@ def load_pi3x(
                 f"The geometry network in {folder} has no parts that read priors; use a multimodal "
                 "one or go without priors."
             )
-        config = config_from_dict({**config_to_dict(config), "multimodal": False})
+        config = config_from_dict(Pi3XConfig, {**config_to_dict(config), "multimodal": False})
     if not config.multimodal:
         state = {k: v for k, v in state.items() if not k.startswith(_MULTIMODAL)}
     with torch.device("meta"):
@@ -122,7 +123,7 @@ def _read_config(file: Path) -> Pi3XConfig:
                 f"{file} describes a {name}, but the geometry network must be a {CLASS_NAME}; "
                 "point to another folder."
             )
-        return config_from_dict(values)
+        return config_from_dict(Pi3XConfig, values)
     except WeightsError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, InputError) as error:

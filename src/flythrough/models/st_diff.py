@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding as picked
 from torch.utils.checkpoint import checkpoint
 
@@ -197,27 +197,3 @@ class StDiff(WanTransformer3DModel):
         values = json.loads(super().to_json_string())
         values["_class_name"] = ST_DIFF_CLASS
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
-
-
-def start_weights(net: StDiff) -> None:
-    """Small residual branches and a zero output, so that training begins as an average predictor.
-
-    The gates start open, since no earlier training has settled them.
-    """
-    depth = len(net.blocks)
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for name, parameter in net.blocks.named_parameters():
-            if name.endswith(("to_out.0.weight", "ffn.net.2.weight")):
-                parameter.mul_((2 * depth) ** -0.5)
-            elif name.endswith("scale_shift_table"):
-                parameter.zero_()
-                parameter[:, (2, 5)] = 1.0
-        nn.init.zeros_(net.proj_out.weight)
-        nn.init.normal_(net.patch_embedding.weight, std=0.06)
-        if net.patch_embedding.bias is not None:
-            nn.init.zeros_(net.patch_embedding.bias)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any
 
 from flythrough.errors import InputError
 
@@ -82,27 +81,3 @@ TINY = TTT3RConfig(
     long_side=64,
 )
 """Small enough for tests."""
-
-
-def config_to_dict(config: TTT3RConfig) -> dict[str, Any]:
-    """JSON form of a configuration."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(config).items()}
-
-
-def config_from_dict(values: dict[str, Any]) -> TTT3RConfig:
-    """Read ``config_to_dict``'s form; keys that start with an underscore are ignored.
-
-    Raises:
-        InputError: a key is unknown or sizes do not fit together.
-    """
-    given: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v
-        for k, v in values.items()
-        if not k.startswith("_")
-    }
-    unknown = sorted(given.keys() - TTT3RConfig.__dataclass_fields__.keys())
-    if unknown:
-        raise InputError(
-            f"The geometry configuration has unknown keys {', '.join(unknown)}; remove them."
-        )
-    return TTT3RConfig(**given)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flythrough.disk import replacing
 from flythrough.errors import WeightsError
+from flythrough.models.geometry_config import config_to_dict
 from flythrough.models.parts import weights_of
 from flythrough.models.ttt3r import TTT3R
-from flythrough.models.ttt3r_config import config_to_dict
 from flythrough.models.ttt3r_folder import CLASS_NAME, find_streaming
 
 _WRAPPER = "module."

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from flythrough.disk import read_json
 from flythrough.errors import InputError, WeightsError
+from flythrough.models.geometry_config import config_from_dict
 from flythrough.models.licences import Licence, stated_licence
 from flythrough.models.parts import missing_files
-from flythrough.models.ttt3r_config import TTT3RConfig, config_from_dict
+from flythrough.models.ttt3r_config import TTT3RConfig
 
 CLASS_NAME = "TTT3R"
 LICENCE = "CC-BY-NC-SA-4.0"
@@ -46,7 +47,7 @@ def find_streaming(folder: str | Path) -> StreamingFolder:
             f'"_class_name": "{CLASS_NAME}" and model.safetensors.'
         )
     try:
-        config = config_from_dict(read_json(path / "config.json"))
+        config = config_from_dict(TTT3RConfig, read_json(path / "config.json"))
     except (OSError, ValueError, TypeError, InputError) as error:
         raise WeightsError(
             f"{path / 'config.json'} is no geometry configuration ({error}); restore the file."

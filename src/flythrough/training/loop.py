@@ -45,6 +45,10 @@ class Task(Protocol):
         """Write pictures into ``folder`` and return figures on held-out material."""
         ...
 
+
+class ExportedTask(Task, Protocol):
+    """A task that knows the file layout of what it trains."""
+
     def export(self, folder: Path) -> None:
         """Write the trained part in its published file layout."""
         ...

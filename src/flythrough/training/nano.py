@@ -24,10 +24,10 @@ from flythrough.models.taehv_config import NANO_CONFIG as CODEC_CONFIG
 from flythrough.training.codec import CodecSettings, CodecTask
 from flythrough.training.geometry import GeometryTask
 from flythrough.training.loop import (
+    ExportedTask,
     Loop,
     LoopSettings,
     Record,
-    Task,
     rank_and_world,
     start_processes,
 )
@@ -129,7 +129,7 @@ def check_run(settings: NanoRun) -> None:
     check_device(settings.device)
 
 
-def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[Task, float]]:
+def builder(part: Part) -> Callable[[NanoRun, torch.device], tuple[ExportedTask, float]]:
     """The function that sets up a part and names its peak learning rate."""
     if part == "codec":
         return build_codec
@@ -157,7 +157,7 @@ def loop_settings(settings: NanoRun, rate: float) -> LoopSettings:
     )
 
 
-def build_codec(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+def build_codec(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, float]:
     """Half worlds, half drifting photographs, in small crops: the network is convolutional."""
     net = TAEHV(CODEC_CONFIG) if settings.base is None else load_codec(settings.base / "vae").net
     net = net.requires_grad_(True).to(device)
@@ -206,7 +206,7 @@ def heldout_clips(settings: NanoRun, device: torch.device) -> dict[str, Tensor]:
     return clips
 
 
-def build_geometry(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+def build_geometry(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, float]:
     """Two views a world at a size the patches divide."""
     start = None if settings.base is None else settings.base / "geometry"
     if start is None or not start.is_dir():

@@ -19,6 +19,7 @@ from flythrough.models.catalog import adapter_file
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.lora_files import save_lora
+from flythrough.models.start_weights import average_predictor
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
 from flythrough.sampling.dmd_schedule import PyramidConfig
 from flythrough.sampling.noise import block_noise
@@ -26,7 +27,7 @@ from flythrough.sampling.pyramid import sample_pyramid
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.denoiser import DenoiserSettings, DenoiserTask
 from flythrough.training.latents import EncodedClips
-from flythrough.training.loop import Task
+from flythrough.training.loop import ExportedTask
 from flythrough.training.nano import NanoRun
 from flythrough.training.nano_files import (
     DEFAULTS,
@@ -50,7 +51,7 @@ _LORA_RANK = 32
 _VISIBLE_THRESHOLD = 0.1
 
 
-def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, float]:
     """The denoiser with its text encoder, from scratch or from ``base``."""
     if settings.base is None:
         raise InputError("The denoiser needs a codec to train with; give --base FOLDER with a vae.")
@@ -77,7 +78,7 @@ def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[Task, float
     return task, 1e-3
 
 
-def build_lora(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+def build_lora(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, float]:
     """The camera adapter of the coarsest ``warp_stages`` stages, from many world clips."""
     if settings.base is None:
         raise InputError("The adapter needs a model to adapt; give --base FOLDER.")
@@ -131,31 +132,15 @@ def _networks(base: Path, device: torch.device) -> tuple[HeliosTransformer, Prom
 
 
 def start_weights(transformer: HeliosTransformer) -> None:
-    """Small residual branches and a zero output, so that training starts as an average predictor.
-
-    The history patches start as the noisy patch spread evenly over their larger kernels (Helios
-    section 2.2).
-    """
-    depth = len(transformer.blocks)
+    """An average predictor; the history patches start as the noisy patch, spread evenly over their
+    larger kernels (Helios section 2.2)."""
+    average_predictor(transformer)
     with torch.no_grad():
-        for module in transformer.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for name, parameter in transformer.blocks.named_parameters():
-            if name.endswith(("to_out.0.weight", "ffn.net.2.weight")):
-                parameter.mul_((2 * depth) ** -0.5)
-            elif name.endswith("scale_shift_table"):
-                parameter.zero_()
-                parameter[:, (2, 5)] = 1.0
-        nn.init.zeros_(transformer.proj_out.weight)
         kernel = transformer.patch_embedding.weight
-        nn.init.normal_(kernel, std=0.06)
         transformer.patch_short.weight.copy_(kernel)
         transformer.patch_mid.weight.copy_(kernel.repeat(1, 1, 2, 2, 2) / 8)
         transformer.patch_long.weight.copy_(kernel.repeat(1, 1, 4, 4, 4) / 64)
-        for name in ("patch_short", "patch_mid", "patch_long", "patch_embedding"):
+        for name in ("patch_short", "patch_mid", "patch_long"):
             nn.init.zeros_(getattr(transformer, name).bias)
 
 

@@ -17,12 +17,13 @@ from flythrough.media.picture import contact_sheet
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import load_st_diff, load_transformer
-from flythrough.models.st_diff import StDiff, start_weights
+from flythrough.models.st_diff import StDiff
+from flythrough.models.start_weights import average_predictor
 from flythrough.models.text import PromptEncoder
 from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.hint_refill import HintDraw, HintRefill
-from flythrough.training.loop import Task
+from flythrough.training.loop import ExportedTask
 from flythrough.training.nano import NanoRun
 from flythrough.training.nano_files import DEFAULTS, TEXT_LENGTH
 from flythrough.training.photo_planes import PhotoPlanes, alternating
@@ -49,7 +50,7 @@ _REFILL = 6
 _PHOTO_EVERY = 3
 
 
-def build_st_diff(settings: NanoRun, device: torch.device) -> tuple[Task, float]:
+def build_st_diff(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, float]:
     """The whole network, with the codec and the text encoder of ``base`` frozen.
 
     It goes on from the ST-Diff of ``base``; or begins with what fits of its Helios, the blocks
@@ -90,7 +91,7 @@ def first_network(base: Path, width: int) -> StDiff:
     if (base / "st_diff").is_dir():
         return load_st_diff(base / "st_diff", torch.float32)
     net = StDiff(**{**ST_DIFF_CONFIG, "text_dim": width})
-    start_weights(net)
+    average_predictor(net)
     if (base / "transformer").is_dir():
         take_over(net, load_transformer(base / "transformer", torch.float32))
     return net

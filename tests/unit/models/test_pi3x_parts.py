@@ -10,13 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flythrough.errors import GeometryError, InputError, WeightsError
+from flythrough.models.geometry_config import config_from_dict, config_to_dict
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_config import (
     NANO_6M,
     NANO_9M,
     Pi3XConfig,
-    config_from_dict,
-    config_to_dict,
 )
 from flythrough.models.pi3x_files import CONFIG_FILE, INDEX_FILE, load_pi3x, save_pi3x
 from flythrough.models.pi3x_heads import nearest_rotation
@@ -46,7 +45,7 @@ SMALL = Pi3XConfig(
 
 def small(*, multimodal: bool = True) -> Pi3X:
     torch.manual_seed(0)
-    return Pi3X(config_from_dict({**config_to_dict(SMALL), "multimodal": multimodal}))
+    return Pi3X(config_from_dict(Pi3XConfig, {**config_to_dict(SMALL), "multimodal": multimodal}))
 
 
 def images(views: int = 2) -> torch.Tensor:
@@ -150,7 +149,7 @@ def test_unusable_configuration(options: dict) -> None:
 
 
 def test_configuration_survives_json() -> None:
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(SMALL)))) == SMALL
+    assert config_from_dict(Pi3XConfig, json.loads(json.dumps(config_to_dict(SMALL)))) == SMALL
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 30, 42), (1, 3, 28, 42), (1, 0, 3, 28, 42)])

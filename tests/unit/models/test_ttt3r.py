@@ -13,11 +13,12 @@ from torch.nn import functional
 from flythrough.errors import GeometryError, WeightsError
 from flythrough.models import ttt3r_blocks
 from flythrough.models.converting import convert
+from flythrough.models.geometry_config import config_from_dict, config_to_dict
 from flythrough.models.licences import Licence
 from flythrough.models.pi3x_blocks import rotary_2d
 from flythrough.models.ttt3r import TTT3R, StreamState
 from flythrough.models.ttt3r_blocks import frame_positions, mean_logits, mean_logits_explicit
-from flythrough.models.ttt3r_config import TINY, TTT3RConfig, config_from_dict, config_to_dict
+from flythrough.models.ttt3r_config import TINY, TTT3RConfig
 from flythrough.models.ttt3r_estimator import TTT3REstimator, ttt3r_estimator
 from flythrough.models.ttt3r_files import load_ttt3r, save_ttt3r
 from flythrough.models.ttt3r_folder import find_streaming
@@ -211,7 +212,7 @@ def test_weights_of_another_network_are_refused(net: TTT3R, tmp_path: Path) -> N
     (tmp_path / "config.json").unlink()
     with pytest.raises(WeightsError, match="not whole"):
         find_streaming(tmp_path)
-    assert config_from_dict(config_to_dict(TINY)) == TINY
+    assert config_from_dict(TTT3RConfig, config_to_dict(TINY)) == TINY
 
 
 def test_a_checkpoint_with_its_options_can_be_converted(net: TTT3R, tmp_path: Path) -> None:

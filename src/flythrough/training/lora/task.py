@@ -136,7 +136,3 @@ class CameraTask:
     def preview(self, folder: Path, step: int) -> dict[str, float]:
         """A sampled chunk in ``samples/``."""
         return self._preview(folder, step)
-
-    def export(self, folder: Path) -> None:
-        """Written by the run, which knows where from."""
-        raise NotImplementedError(folder)

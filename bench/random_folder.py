@@ -1,6 +1,6 @@
 """A model folder of the published 14B layout with random weights, for measuring speed and memory.
 
-    python bench/random_model.py FOLDER [--layers 40] [--device cuda]
+    python bench/random_folder.py FOLDER [--layers 40] [--device cuda]
 
 Weights are drawn as torch initialises the layers; nothing sensible comes out, but every size, type
 and file is as in the published folders. 41 GB of disk at 40 layers.
