@@ -40,6 +40,11 @@ def nano(  # noqa: PLR0913 - every knob of a training run
     warp_band: Annotated[
         Literal["short", "patch-mid"], Parameter(help="lora: history band that takes the warp.")
     ] = "short",
+    adversarial: Annotated[
+        float, Parameter(help="codec: weight of a critic of patches beside the errors.")
+    ] = 0.0,
+    keep_encoder: Annotated[bool, Parameter(help="codec: train the decoder alone.")] = False,
+    keep_text: Annotated[bool, Parameter(help="denoiser: keep the text encoder as it is.")] = False,
     preview_every: Annotated[int, Parameter(help="Steps between previews; 0: at the end.")] = 0,
     device: str = "auto",
 ) -> None:
@@ -66,6 +71,9 @@ def nano(  # noqa: PLR0913 - every knob of a training run
         preview_every=preview_every,
         precision=precision,
         warp_stages=warp_stages,
+        adversarial=adversarial,
+        keep_encoder=keep_encoder,
+        keep_text=keep_text,
         band="short" if warp_band == "short" else "patch_mid",
     )
     figures = run(settings, record_printer())

@@ -131,6 +131,29 @@ def lora_state(transformer: HeliosTransformer, name: str = "camera") -> dict[str
     }
 
 
+def fill_lora(
+    transformer: HeliosTransformer, state: dict[str, Tensor], name: str = "camera"
+) -> None:
+    """Put ``state``, keyed as in ``LoraFile.state``, into the adapter.
+
+    Raises:
+        WeightsError: its layers or shapes are not those of the adapter.
+    """
+    mine = {
+        f"{layer}.lora_{side}.weight": _weight(module, side, name)
+        for layer, module in _adapted(transformer, name)
+        for side in "AB"
+    }
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in mine.items()}:
+        raise WeightsError(
+            f"the adapter {name!r} has {len(mine)} matrices, the given one {len(state)}, or their "
+            "shapes differ; give one of the same layers and rank"
+        )
+    with torch.no_grad():
+        for key, weight in mine.items():
+            weight.copy_(state[key])
+
+
 def set_lora_active(transformer: HeliosTransformer, name: str, active: bool) -> None:
     """Switch one adapter on or off; others and all gradient flags stay as they are.
 

@@ -4,6 +4,10 @@ Besides reconstruction, the latents are shaped for a pyramid diffusion model: ze
 deviation per channel, noise-tolerant decoding, and halved latents that decode to the halved video
 (a scale-consistency term in the spirit of EQ-VAE, Kouzelis et al. 2025), because the pyramid
 sampler starts from latents at a quarter of the size.
+
+Errors alone make soft pictures; with ``adversarial`` a critic of patches (``patch_critic``) trains
+beside the codec. ``keep_encoder`` trains the decoder alone, so that every network that was trained
+on this codec's latents stays good.
 """
 
 from __future__ import annotations
@@ -21,17 +25,20 @@ from flythrough.media.picture import contact_sheet
 from flythrough.models.codec import VideoCodec, save_codec
 from flythrough.models.taehv import TAEHV
 from flythrough.training.image_losses import chroma, gradient_loss, multi_scale_ssim, psnr
+from flythrough.training.patch_critic import PatchCritic, adversarial_losses, balance
 from flythrough.training.photos import PhotoClips
 from flythrough.training.pictures import save_png, to_bytes
 
+_ZOOM = (0.6, 0.95)
 ClipSource = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecSettings:
-    """Weights of the loss terms and shape of a step."""
+    """Weights of the loss terms, and shape of a step: crops of ``size`` of pictures of ``view``."""
 
     size: tuple[int, int] = (192, 320)
+    view: tuple[int, int] = (192, 320)
     frames: int = 13
     batch: int = 12
     seed: int = 0
@@ -41,6 +48,9 @@ class CodecSettings:
     statistics: float = 0.05
     scale: float = 0.25
     latent_noise: float = 0.1
+    adversarial: float = 0.0
+    features: float = 1.0
+    keep_encoder: bool = False
 
 
 class CodecTask:
@@ -66,6 +76,11 @@ class CodecTask:
         self.model, self.settings = model, settings
         self.worlds, self.photos, self.heldout = worlds, photos, heldout
         self.modules = nn.ModuleDict({"codec": model})
+        self.critic = PatchCritic() if settings.adversarial else None
+        if self.critic is not None:
+            self.modules["critic"] = self.critic.to(next(model.parameters()).device)
+        if settings.keep_encoder:
+            model.encoder.requires_grad_(False)
 
     def loss(self, step: int, rank: int) -> dict[str, Tensor]:
         s = self.settings
@@ -73,7 +88,7 @@ class CodecTask:
         if self.photos is not None:
             source = seeds.generator(s.seed, "photo-clips", step, rank)
             count = s.batch - sum(len(c) for c in clips)
-            clips.append(self.photos.clips(count, s.frames, s.size, source))
+            clips.append(photo_crops(self.photos, count, s, source))
         video = torch.cat(clips)
         latents = encode_video(self.model, video)
         noise = torch.randn_like(latents) * torch.rand_like(latents[:, :1, :1, :1, :1])
@@ -89,7 +104,24 @@ class CodecTask:
             + s.statistics * losses["statistics"]
             + s.scale * losses["scale"]
         )
+        if self.critic is not None:
+            self._add_critic(self.critic, losses, decoded, video)
         return losses
+
+    def _add_critic(
+        self, critic: PatchCritic, losses: dict[str, Tensor], decoded: Tensor, video: Tensor
+    ) -> None:
+        s = self.settings
+        judged = adversarial_losses(critic, _as_images(decoded), _as_images(video))
+        last = self.model.decoder[-1].weight
+        assert isinstance(last, Tensor)
+        factor = balance(losses["total"], judged["adversarial"], last)
+        losses |= judged | {"balance": factor}
+        losses["total"] = (
+            losses["total"]
+            + s.adversarial * (factor * judged["adversarial"] + s.features * judged["features"])
+            + judged["critic"]
+        )
 
     def _reconstruction(self, decoded: Tensor, video: Tensor) -> dict[str, Tensor]:
         images, truth = _as_images(decoded), _as_images(video)
@@ -114,6 +146,7 @@ class CodecTask:
             figures[f"chroma_psnr_{name}"] = float(psnr(*colours).mean())
             ssim = multi_scale_ssim(_as_images(decoded), _as_images(video), scales=1)
             figures[f"ssim_{name}"] = float(ssim)
+            figures[f"detail_{name}"] = detail_ratio(_as_images(decoded), _as_images(video))
             for index in range(min(3, len(video))):
                 rows += [to_bytes(video[index, :, -1]), to_bytes(decoded[index, :, -1])]
         save_png(contact_sheet(rows, columns=6), folder / f"codec-{step:06d}.png")
@@ -121,6 +154,27 @@ class CodecTask:
 
     def export(self, folder: Path) -> None:
         save_codec(VideoCodec(self.model), folder / "vae")
+
+
+def photo_crops(
+    photos: PhotoClips, count: int, settings: CodecSettings, source: torch.Generator
+) -> Tensor:
+    """Crops [count,3,T,h,w] of drifting photographs as they come to a user's run: drawn at twice
+    the size of the view and averaged down, so that fine detail is neither aliased nor magnified."""
+    height, width = settings.view
+    large = photos.clips(count, settings.frames, (2 * height, 2 * width), source, zoom=_ZOOM)
+    clips = functional.avg_pool3d(large, (1, 2, 2))
+    return random_crops(clips, settings.size, source)
+
+
+def random_crops(video: Tensor, size: tuple[int, int], source: torch.Generator) -> Tensor:
+    """One window [B,C,T,h,w] of each clip [B,C,T,H,W]."""
+    pieces = []
+    for clip in video:
+        top = int(torch.randint(clip.shape[-2] - size[0] + 1, (1,), generator=source))
+        left = int(torch.randint(clip.shape[-1] - size[1] + 1, (1,), generator=source))
+        pieces.append(clip[..., top : top + size[0], left : left + size[1]])
+    return torch.stack(pieces)
 
 
 def encode_video(model: TAEHV, video: Tensor) -> Tensor:
@@ -137,6 +191,13 @@ def latent_statistics(latents: Tensor) -> Tensor:
     """Penalty that is zero when every channel has mean 0 and deviation 1 over the batch."""
     flat = latents.float().transpose(0, 1).flatten(1)
     return (flat.mean(1).square() + (flat.std(1) - 1).square()).mean()
+
+
+def detail_ratio(made: Tensor, truth: Tensor) -> float:
+    """Mean absolute Laplacian of the brightness of pictures [N,3,H,W] over that of the truth."""
+    kernel = made.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    edges = [functional.conv2d(x.mean(1, keepdim=True), kernel).abs().mean() for x in (made, truth)]
+    return float(edges[0] / edges[1].clamp_min(1e-6))
 
 
 def _as_images(video: Tensor) -> Tensor:

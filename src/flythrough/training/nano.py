@@ -21,7 +21,7 @@ from flythrough.models.pi3x_config import NANO_CONFIG as GEOMETRY_CONFIG
 from flythrough.models.pi3x_files import load_pi3x
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import NANO_CONFIG as CODEC_CONFIG
-from flythrough.training.codec import CodecSettings, CodecTask
+from flythrough.training.codec import CodecSettings, CodecTask, photo_crops, random_crops
 from flythrough.training.geometry import GeometryTask
 from flythrough.training.loop import (
     ExportedTask,
@@ -48,7 +48,10 @@ class NanoRun:
     ``base`` is a model folder with the parts that are not trained here, and the starting weights of
     the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``
     counts the pyramid stages, from the coarsest, that see the warp and get the camera adapter;
-    ``band`` is the history band that takes it (``conditioning.warped_history``).
+    ``band`` is the history band that takes it (``conditioning.warped_history``). ``adversarial`` is
+    the weight of a critic beside the codec's errors; ``keep_encoder`` trains its decoder alone and
+    ``keep_text`` the denoiser without its text encoder, so that what else reads latents or texts
+    stays good.
     """
 
     part: Part
@@ -69,6 +72,9 @@ class NanoRun:
     precision: Literal["bf16", "fp32"] = "fp32"
     warp_stages: int = 1
     band: WarpBand = "short"
+    adversarial: float = 0.0
+    keep_encoder: bool = False
+    keep_text: bool = False
 
 
 def run(settings: NanoRun, on_record: Callable[[Record], None] | None = None) -> dict[str, float]:
@@ -109,12 +115,22 @@ def check_run(settings: NanoRun) -> None:
         raise InputError(f"--learning-rate {rate} is out of range; give a number between 0 and 1.")
     if settings.warp_stages > 3:
         raise InputError(f"--warp-stages {settings.warp_stages} is more than the 3 stages of nano.")
+    if not 0 <= settings.adversarial <= 1:
+        raise InputError(
+            f"--adversarial {settings.adversarial} is out of range; give a number from 0 to 1."
+        )
+    if settings.keep_encoder and settings.base is None:
+        raise InputError("--keep-encoder needs a codec to keep; give --base FOLDER with a vae.")
+    codec_alone = ("adversarial", "keep_encoder")
     unused = {
-        "codec": ("compile", "warp_stages", "band"),
-        "geometry": ("photos", "heldout_photos", "size", "compile", "warp_stages", "band"),
-        "denoiser": ("heldout_photos", "warp_stages", "band"),
-        "lora": ("heldout_photos",),
-        "stdiff": ("heldout_photos", "warp_stages"),
+        "codec": ("compile", "warp_stages", "band", "keep_text"),
+        "geometry": (
+            *("photos", "heldout_photos", "size", "compile", "warp_stages", "band"),
+            *("keep_text", *codec_alone),
+        ),
+        "denoiser": ("heldout_photos", "warp_stages", "band", *codec_alone),
+        "lora": ("heldout_photos", "keep_text", *codec_alone),
+        "stdiff": ("heldout_photos", "warp_stages", "keep_text", *codec_alone),
     }[part]
     standard = {field.name: field.default for field in fields(NanoRun)}
     for name in unused:
@@ -164,7 +180,13 @@ def build_codec(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, 
     batch = settings.batch or 16
     crop = tuple(min(a, b) for a, b in zip(_CODEC_CROP, settings.size, strict=True))
     codec = CodecSettings(
-        size=(crop[0], crop[1]), frames=_CODEC_FRAMES, seed=settings.seed, batch=batch
+        size=(crop[0], crop[1]),
+        view=settings.size,
+        frames=_CODEC_FRAMES,
+        seed=settings.seed,
+        batch=batch,
+        adversarial=settings.adversarial,
+        keep_encoder=settings.keep_encoder,
     )
     photos = None if settings.photos is None else PhotoClips(settings.photos, device)
     share = batch if photos is None else batch // 2
@@ -177,22 +199,12 @@ def build_codec(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, 
     )
 
     def worlds(step: int, rank: int) -> Tensor:
-        return _crops(world_pixels(stream, step, rank), codec.size, step, share)
+        video = world_pixels(stream, step, rank)
+        index = torch.arange(share, device=video.device) % len(video)
+        return random_crops(video[index], codec.size, torch.Generator().manual_seed(step))
 
     heldout = heldout_clips(settings, device)
     return CodecTask(net, codec, worlds, photos, heldout), 1e-3
-
-
-def _crops(video: Tensor, size: tuple[int, int], step: int, count: int) -> Tensor:
-    """``count`` windows of the clips, at places that depend on the step."""
-    source = torch.Generator().manual_seed(step)
-    pieces = []
-    for i in range(count):
-        clip = video[i % len(video)]
-        top = int(torch.randint(clip.shape[-2] - size[0] + 1, (1,), generator=source))
-        left = int(torch.randint(clip.shape[-1] - size[1] + 1, (1,), generator=source))
-        pieces.append(clip[..., top : top + size[0], left : left + size[1]])
-    return torch.stack(pieces)
 
 
 def heldout_clips(settings: NanoRun, device: torch.device) -> dict[str, Tensor]:
@@ -202,7 +214,8 @@ def heldout_clips(settings: NanoRun, device: torch.device) -> dict[str, Tensor]:
     if settings.heldout_photos is not None:
         stills = PhotoClips(settings.heldout_photos, device)
         source = torch.Generator().manual_seed(1)
-        clips["photos"] = stills.clips(min(12, len(stills)), 13, settings.size, source)
+        shape = CodecSettings(size=settings.size, view=settings.size, frames=13)
+        clips["photos"] = photo_crops(stills, min(12, len(stills)), shape, source)
     return clips
 
 

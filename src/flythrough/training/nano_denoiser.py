@@ -14,11 +14,11 @@ from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.errors import InputError
 from flythrough.media.picture import contact_sheet
 from flythrough.models.adapter_origin import origin_metadata
-from flythrough.models.adapters import lora_state, new_lora, set_lora_active
+from flythrough.models.adapters import fill_lora, lora_state, new_lora, set_lora_active
 from flythrough.models.catalog import adapter_file
 from flythrough.models.codec import VideoCodec, load_codec
 from flythrough.models.helios import HeliosTransformer
-from flythrough.models.lora_files import save_lora
+from flythrough.models.lora_files import read_lora, save_lora
 from flythrough.models.start_weights import average_predictor
 from flythrough.models.text import PromptEncoder, byte_tokenizer, new_text_encoder
 from flythrough.sampling.dmd_schedule import PyramidConfig
@@ -58,7 +58,7 @@ def build_denoiser(settings: NanoRun, device: torch.device) -> tuple[ExportedTas
     codec = load_codec(settings.base / "vae", device=device)
     transformer, prompts = _networks(settings.base, device)
     transformer.requires_grad_(True)
-    prompts.text_encoder.requires_grad_(True)
+    prompts.text_encoder.requires_grad_(not settings.keep_text)
     refill = Refill(_videos(settings, device), codec, prompts, TEXT_LENGTH)
     trained = nn.ModuleDict({"transformer": transformer, "text": prompts.text_encoder})
     if settings.compile:
@@ -87,6 +87,9 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, f
     transformer.requires_grad_(False)
     prompts.text_encoder.requires_grad_(False)
     parameters = new_lora(transformer, rank=_LORA_RANK, seed=settings.seed)
+    start = settings.base / "lora" / adapter_file(settings.band)
+    if start.is_file():
+        fill_lora(transformer, read_lora(start).state)
     if settings.compile:
         transformer.compile_repeated_blocks(dynamic=False)
     camera = WarpHistorySettings(threshold=_VISIBLE_THRESHOLD, mode=settings.band)

@@ -45,9 +45,16 @@ class PhotoClips:
         return len(self.pixels)
 
     def clips(
-        self, batch: int, frames: int, size: tuple[int, int], generator: torch.Generator
+        self,
+        batch: int,
+        frames: int,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        *,
+        zoom: tuple[float, float] = (0.35, 0.95),
     ) -> Tensor:
-        """``batch`` clips [B,3,T,H,W] in [0,1]; the draw depends on ``generator`` alone."""
+        """``batch`` clips [B,3,T,H,W] in [0,1]; the draw depends on ``generator`` alone. ``zoom``
+        bounds the share of a photo's sides that the first frame shows."""
         device = self.pixels.device
 
         def uniform(*shape: int, low: float, high: float) -> Tensor:
@@ -56,15 +63,15 @@ class PhotoClips:
 
         which = torch.randint(len(self), (batch,), generator=generator, device=generator.device)
         photos = self.pixels[which.to(device)].float() / 255
-        zoom = uniform(batch, 1, low=0.35, high=0.95)
-        zoom = zoom * (uniform(batch, 1, low=0.85, high=1.18) ** _ramp(frames, device))
+        shown = uniform(batch, 1, low=zoom[0], high=zoom[1])
+        shown = shown * (uniform(batch, 1, low=0.85, high=1.18) ** _ramp(frames, device))
         angle = uniform(batch, 1, low=-0.06, high=0.06) * (_ramp(frames, device) + 0.5)
-        margin = (1 - zoom.amax(1)).clamp_min(0)[:, None]
+        margin = (1 - shown.amax(1)).clamp_min(0)[:, None]
         start = uniform(batch, 2, low=-1, high=1) * margin
         drift = uniform(batch, 2, low=-0.25, high=0.25)
         centre = start[:, None] + drift[:, None] * _ramp(frames, device)[:, :, None]
         flip = torch.where(uniform(batch, low=0, high=1) < 0.5, -1.0, 1.0)[:, None]
-        cos, sin = zoom * angle.cos(), zoom * angle.sin()
+        cos, sin = shown * angle.cos(), shown * angle.sin()
         top = torch.stack((flip * cos, -sin, centre[..., 0]), dim=-1)
         bottom = torch.stack((flip * sin, cos, centre[..., 1]), dim=-1)
         affine = torch.stack((top, bottom), dim=-2).flatten(0, 1)
