@@ -6,8 +6,8 @@ deviation per channel, noise-tolerant decoding, and halved latents that decode t
 sampler starts from latents at a quarter of the size.
 
 Errors alone make soft pictures; with ``adversarial`` a critic of patches (``patch_critic``) trains
-beside the codec. ``keep_encoder`` trains the decoder alone, so that every network that was trained
-on this codec's latents stays good.
+beside the codec, with this share of the errors' gradient. ``keep_encoder`` trains the decoder
+alone, so that every network that was trained on this codec's latents stays good.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CodecSettings:
     scale: float = 0.25
     latent_noise: float = 0.1
     adversarial: float = 0.0
-    features: float = 1.0
+    features: float = 2.0
     keep_encoder: bool = False
 
 
@@ -115,13 +115,10 @@ class CodecTask:
         judged = adversarial_losses(critic, _as_images(decoded), _as_images(video))
         last = self.model.decoder[-1].weight
         assert isinstance(last, Tensor)
-        factor = balance(losses["total"], judged["adversarial"], last)
+        opinion = judged["adversarial"] + s.features * judged["features"]
+        factor = balance(losses["total"], opinion, last)
         losses |= judged | {"balance": factor}
-        losses["total"] = (
-            losses["total"]
-            + s.adversarial * (factor * judged["adversarial"] + s.features * judged["features"])
-            + judged["critic"]
-        )
+        losses["total"] = losses["total"] + s.adversarial * factor * opinion + judged["critic"]
 
     def _reconstruction(self, decoded: Tensor, video: Tensor) -> dict[str, Tensor]:
         images, truth = _as_images(decoded), _as_images(video)
