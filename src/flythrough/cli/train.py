@@ -40,8 +40,8 @@ def nano(  # noqa: PLR0913 - every knob of a training run
     warp_band: Annotated[
         Literal["short", "patch-mid"], Parameter(help="lora: history band that takes the warp.")
     ] = "short",
-    adversarial: Annotated[
-        float, Parameter(help="codec: weight of a critic of patches beside the errors.")
+    detail: Annotated[
+        float, Parameter(help="codec: weight of the loss on the amount of fine structure.")
     ] = 0.0,
     keep_encoder: Annotated[bool, Parameter(help="codec: train the decoder alone.")] = False,
     keep_text: Annotated[bool, Parameter(help="denoiser: keep the text encoder as it is.")] = False,
@@ -71,7 +71,7 @@ def nano(  # noqa: PLR0913 - every knob of a training run
         preview_every=preview_every,
         precision=precision,
         warp_stages=warp_stages,
-        adversarial=adversarial,
+        detail=detail,
         keep_encoder=keep_encoder,
         keep_text=keep_text,
         band="short" if warp_band == "short" else "patch_mid",

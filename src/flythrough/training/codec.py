@@ -5,9 +5,9 @@ deviation per channel, noise-tolerant decoding, and halved latents that decode t
 (a scale-consistency term in the spirit of EQ-VAE, Kouzelis et al. 2025), because the pyramid
 sampler starts from latents at a quarter of the size.
 
-Errors alone make soft pictures; with ``adversarial`` a critic of patches (``patch_critic``) trains
-beside the codec, with this share of the errors' gradient. ``keep_encoder`` trains the decoder
-alone, so that every network that was trained on this codec's latents stays good.
+Errors alone make soft pictures; ``detail`` asks for as much fine structure as the truth has at each
+place. ``keep_encoder`` trains the decoder alone, so that every network that was trained on this
+codec's latents stays good.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from flythrough import seeds
 from flythrough.media.picture import contact_sheet
 from flythrough.models.codec import VideoCodec, save_codec
 from flythrough.models.taehv import TAEHV
-from flythrough.training.image_losses import chroma, gradient_loss, multi_scale_ssim, psnr
-from flythrough.training.patch_critic import PatchCritic, adversarial_losses, balance
+from flythrough.training.image_losses import (
+    chroma,
+    detail_loss,
+    detail_ratio,
+    gradient_loss,
+    multi_scale_ssim,
+    psnr,
+)
 from flythrough.training.photos import PhotoClips
 from flythrough.training.pictures import save_png, to_bytes
 
@@ -48,8 +54,7 @@ class CodecSettings:
     statistics: float = 0.05
     scale: float = 0.25
     latent_noise: float = 0.1
-    adversarial: float = 0.0
-    features: float = 2.0
+    detail: float = 0.0
     keep_encoder: bool = False
 
 
@@ -76,9 +81,6 @@ class CodecTask:
         self.model, self.settings = model, settings
         self.worlds, self.photos, self.heldout = worlds, photos, heldout
         self.modules = nn.ModuleDict({"codec": model})
-        self.critic = PatchCritic() if settings.adversarial else None
-        if self.critic is not None:
-            self.modules["critic"] = self.critic.to(next(model.parameters()).device)
         if settings.keep_encoder:
             model.encoder.requires_grad_(False)
 
@@ -103,22 +105,9 @@ class CodecTask:
             + s.ssim * losses["ssim"]
             + s.statistics * losses["statistics"]
             + s.scale * losses["scale"]
+            + s.detail * losses["detail"]
         )
-        if self.critic is not None:
-            self._add_critic(self.critic, losses, decoded, video)
         return losses
-
-    def _add_critic(
-        self, critic: PatchCritic, losses: dict[str, Tensor], decoded: Tensor, video: Tensor
-    ) -> None:
-        s = self.settings
-        judged = adversarial_losses(critic, _as_images(decoded), _as_images(video))
-        last = self.model.decoder[-1].weight
-        assert isinstance(last, Tensor)
-        opinion = judged["adversarial"] + s.features * judged["features"]
-        factor = balance(losses["total"], opinion, last)
-        losses |= judged | {"balance": factor}
-        losses["total"] = losses["total"] + s.adversarial * factor * opinion + judged["critic"]
 
     def _reconstruction(self, decoded: Tensor, video: Tensor) -> dict[str, Tensor]:
         images, truth = _as_images(decoded), _as_images(video)
@@ -127,6 +116,7 @@ class CodecTask:
             "chroma": (chroma(images) - chroma(truth)).abs().mean(),
             "gradient": gradient_loss(images, truth),
             "ssim": 1 - multi_scale_ssim(images, truth),
+            "detail": detail_loss(images, truth),
         }
 
     def _scale_consistency(self, latents: Tensor, video: Tensor, step: int) -> Tensor:
@@ -188,13 +178,6 @@ def latent_statistics(latents: Tensor) -> Tensor:
     """Penalty that is zero when every channel has mean 0 and deviation 1 over the batch."""
     flat = latents.float().transpose(0, 1).flatten(1)
     return (flat.mean(1).square() + (flat.std(1) - 1).square()).mean()
-
-
-def detail_ratio(made: Tensor, truth: Tensor) -> float:
-    """Mean absolute Laplacian of the brightness of pictures [N,3,H,W] over that of the truth."""
-    kernel = made.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    edges = [functional.conv2d(x.mean(1, keepdim=True), kernel).abs().mean() for x in (made, truth)]
-    return float(edges[0] / edges[1].clamp_min(1e-6))
 
 
 def _as_images(video: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class NanoRun:
     ``base`` is a model folder with the parts that are not trained here, and the starting weights of
     the part that is, where it has them. ``heldout_photos`` are only measured on. ``warp_stages``
     counts the pyramid stages, from the coarsest, that see the warp and get the camera adapter;
-    ``band`` is the history band that takes it (``conditioning.warped_history``). ``adversarial`` is
-    the weight of a critic beside the codec's errors; ``keep_encoder`` trains its decoder alone and
+    ``band`` is the history band that takes it (``conditioning.warped_history``). ``detail`` weighs
+    the codec's loss on the amount of fine structure; ``keep_encoder`` trains its decoder alone and
     ``keep_text`` the denoiser without its text encoder, so that what else reads latents or texts
     stays good.
     """
@@ -72,7 +72,7 @@ class NanoRun:
     precision: Literal["bf16", "fp32"] = "fp32"
     warp_stages: int = 1
     band: WarpBand = "short"
-    adversarial: float = 0.0
+    detail: float = 0.0
     keep_encoder: bool = False
     keep_text: bool = False
 
@@ -115,13 +115,11 @@ def check_run(settings: NanoRun) -> None:
         raise InputError(f"--learning-rate {rate} is out of range; give a number between 0 and 1.")
     if settings.warp_stages > 3:
         raise InputError(f"--warp-stages {settings.warp_stages} is more than the 3 stages of nano.")
-    if not 0 <= settings.adversarial <= 1:
-        raise InputError(
-            f"--adversarial {settings.adversarial} is out of range; give a number from 0 to 1."
-        )
+    if not 0 <= settings.detail <= 1:
+        raise InputError(f"--detail {settings.detail} is out of range; give a number from 0 to 1.")
     if settings.keep_encoder and settings.base is None:
         raise InputError("--keep-encoder needs a codec to keep; give --base FOLDER with a vae.")
-    codec_alone = ("adversarial", "keep_encoder")
+    codec_alone = ("detail", "keep_encoder")
     unused = {
         "codec": ("compile", "warp_stages", "band", "keep_text"),
         "geometry": (
@@ -185,7 +183,7 @@ def build_codec(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, 
         frames=_CODEC_FRAMES,
         seed=settings.seed,
         batch=batch,
-        adversarial=settings.adversarial,
+        detail=settings.detail,
         keep_encoder=settings.keep_encoder,
     )
     photos = None if settings.photos is None else PhotoClips(settings.photos, device)

@@ -17,8 +17,8 @@ from flythrough.training.nano import NanoRun, check_run
     [
         ("codec", {"band": "patch_mid"}, "--warp-band has no effect on codec"),
         ("codec", {"warp_stages": 2}, "--warp-stages has no effect on codec"),
-        ("denoiser", {"adversarial": 0.1}, "--adversarial has no effect on denoiser"),
-        ("codec", {"adversarial": 2.0}, "--adversarial 2.0 is out of range"),
+        ("denoiser", {"detail": 0.1}, "--detail has no effect on denoiser"),
+        ("codec", {"detail": 2.0}, "--detail 2.0 is out of range"),
         ("codec", {"keep_encoder": True}, "--keep-encoder needs a codec to keep"),
         ("codec", {"keep_text": True}, "--keep-text has no effect on codec"),
         ("geometry", {"size": (64, 64)}, "--size has no effect on geometry"),
