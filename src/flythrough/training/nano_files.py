@@ -59,7 +59,13 @@ DEFAULTS: dict[str, Any] = {
         "depth_rtol": 0.1,
         "confidence": 0.005,
     },
-    "worldwarp": {"steps": 20, "guidance_scale": 1.0, "strength": 0.5, "erosion": 7},
+    "worldwarp": {
+        "steps": 20,
+        "guidance_scale": 1.0,
+        "strength": 0.3,
+        "erosion": 7,
+        "shift": 2.0,  # latents this small lose their layout at lower noise than large ones
+    },
 }
 TEXT_LENGTH = 128
 
