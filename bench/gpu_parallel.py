@@ -298,6 +298,7 @@ def main() -> None:
     given.until = time.time() + given.seconds
     given.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     worlds = sorted({int(word) for word in given.worlds.split(",")})
     if given.device == "cuda":

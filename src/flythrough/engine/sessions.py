@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.models.catalog import ModelFolder, find_model
@@ -21,6 +22,7 @@ class Sessions:
     Args:
         device, memory, compute: where the model runs, its weights lie and which path its denoiser
             takes, as in ``GenerateRequest``.
+        hardware: other devices that take part.
         notify: told about fallbacks while a model is loaded and used.
     """
 
@@ -30,9 +32,10 @@ class Sessions:
         memory: MemoryChoice,
         notify: Callable[[str], None],
         compute: Compute = "auto",
+        hardware: Hardware = ONE_DEVICE,
     ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
-        self.compute = compute
+        self.compute, self.hardware = compute, hardware
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
@@ -62,7 +65,15 @@ class Sessions:
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(
-                spec, folder, self.device, self._notify, warp, self.memory, model, self.compute
+                spec,
+                folder,
+                self.device,
+                self._notify,
+                warp,
+                self.memory,
+                model,
+                self.compute,
+                self.hardware,
             )
             before = key, session
         elif warp is not None:

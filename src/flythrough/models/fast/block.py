@@ -72,7 +72,8 @@ class FastBlock:
         """Self attention of the tokens from ``first`` on with all, projected."""
         qkv = self.products.qkv
         if first == 0:
-            return self._attended(ops, *qkv(out).chunk(3, dim=-1), self.tables)
+            q, k, v = qkv(out).chunk(3, dim=-1)
+            return self._attended(ops, q, k, v, self.tables)
         width = len(qkv.weight) // 3
         q = qkv.rows(0, width)(out.since(first))
         k, v = qkv.rows(width, 3 * width)(out).chunk(2, dim=-1)

@@ -114,6 +114,7 @@ class SharedDenoiser(FastDenoiser):
     def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
         assert self._local is not None
         cut, rank = self._local.cut, self.exchange.rank
+        assert past == cut.past
         mine = x.index_select(1, self._local.own)
         tail = super()._through(mine, len(cut.history(rank)), blocks, rows)
         longest = cut.longest_tail

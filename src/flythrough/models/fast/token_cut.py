@@ -54,7 +54,7 @@ class TokenCut:
         return range(self.past + begin, self.past + end)
 
     def tail(self, rank: int) -> int:
-        """Tokens behind the history of a rank that count as noisy, fillers of its share included."""
+        """Tokens of a rank's share behind its history: noisy ones and fillers."""
         return self.share - len(self.history(rank))
 
     @property
