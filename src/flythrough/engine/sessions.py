@@ -56,7 +56,7 @@ class Sessions:
         before, self._kept = self._kept, None
         pixels = spec.height * spec.width * spec.window.frames
         larger = pixels > self._planned
-        if before is None or before[0] != key or larger:
+        if before is None or before[0] != key or larger or not _leads(before[1]):
             model = None
             if before is not None and not larger and _same_weights(before[0][0], spec):
                 model = None if before[1].model.streamed else before[1].model
@@ -80,6 +80,13 @@ class Sessions:
             before = key, led_by(before[1], warp.frames, warp.mask)
         self._kept = before
         return before[1]
+
+
+def _leads(session: Session) -> bool:
+    """Whether other processes, if it has any, still work for a session."""
+    from flythrough.engine.team import still_leads
+
+    return still_leads(getattr(session.model, "fast", None))
 
 
 def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:

@@ -105,6 +105,7 @@ class Team:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
         self.ended = False
+        self.leader: LeadingDenoiser | None = None  # whose weights the others have
         atexit.register(self.end)
 
     def load(self, spec: RolloutSpec, folder: ModelFolder, compute: Compute) -> None:
@@ -120,6 +121,11 @@ class Team:
                 "A process on another GPU could not load the denoiser and said why above; free "
                 "its memory or use fewer --gpus."
             )
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended, or one of the others has."""
+        return self.ended or any(other.poll() is not None for other in self._others)
 
     def tell(self, header: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Send a message to all others.
@@ -140,8 +146,8 @@ class Team:
         they may be waiting for something that never comes."""
         if self.ended:
             return
-        self.ended = True
-        if abruptly or any(other.poll() is not None for other in self._others):
+        lost, self.ended = self.lost, True
+        if abruptly or lost:
             for other in self._others:
                 other.kill()
         else:
@@ -162,6 +168,7 @@ class LeadingDenoiser(SharedDenoiser):
     ) -> None:
         super().__init__(transformer, settings, Exchange(team.wire.cards))
         self.team = team
+        team.leader = self
         self._histories, self._prompts_sent, self._indices = Kept(), Kept(), Kept()
 
     @torch.no_grad()
@@ -174,6 +181,10 @@ class LeadingDenoiser(SharedDenoiser):
         indices_hidden_states: Tensor,
         history: History | PackedHistory | None = None,
     ) -> Tensor:
+        if self.team.leader is not self:
+            raise FaultError(
+                "Another model has been loaded onto the other GPUs since; begin anew with this one."
+            )
         if isinstance(history, History):
             history = self.pack_history(history)
         header: dict[str, Any] = {"do": "call", "active": active_loras(self.net)}
@@ -205,6 +216,14 @@ class LeadingDenoiser(SharedDenoiser):
             raise
 
 
+def still_leads(denoiser: object) -> bool:
+    """Whether a denoiser needs no other process, or its processes are there and have its weights:
+    another model may have taken them over, or a fault have ended them."""
+    if not isinstance(denoiser, LeadingDenoiser):
+        return True
+    return denoiser.team.leader is denoiser and not denoiser.team.lost
+
+
 _running: Team | None = None
 
 
@@ -214,6 +233,8 @@ def team_of(gpus: int, device: torch.device) -> Team:
     known = _running
     if known is not None and (known.gpus != gpus or known.device.type != device.type):
         known.end()
-    if known is None or known.ended:
+    if known is None or known.lost:
+        if known is not None:
+            known.end()
         known = _running = Team(gpus, device)
     return known

@@ -99,10 +99,13 @@ class Follower:
 
 
 def serve(wire: Wire) -> None:
-    """Do what the leading process says until it says to end."""
+    """Do what the leading process says until it says to end, or is gone."""
     follower = Follower(wire)
     while True:
-        header, tensors = receive(wire)
+        try:
+            header, tensors = receive(wire)
+        except RuntimeError:  # the leading process is gone
+            return
         if header["do"] == "end":
             return
         if header["do"] == "call":
@@ -128,7 +131,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leading process stops and says so
     try:
         serve(join(rank, gpus, device))
-    except RuntimeError:  # the leading process is gone, or a call failed
+    except RuntimeError:
         traceback.print_exc(limit=-2)
         sys.exit(1)
 
