@@ -6,13 +6,15 @@ time goes.
 Starts as many processes as the largest world once; each draws the same random weights on its card,
 and groups of the first 1, 2, 4 of them are measured in turn. Rows go to FOLDER/parallel.json as
 soon as each is known, a row that fails is kept with its traceback, and what would begin after
---seconds is left out and named. Shortly after, everything still running is stopped.
+--seconds is left out and named. Shortly after, everything still running is stopped. Last, the
+bundled model goes the way of ``flythrough generate --gpus 2``: FOLDER/led.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -30,11 +32,15 @@ from flythrough.bench.forwards import STAGES, packed, relative_gap, stage_inputs
 from flythrough.bench.random_model import random_denoiser
 from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import SIZES, Size
+from flythrough.engine.team import LeadingDenoiser, team_of
+from flythrough.models.catalog import find_model
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser, Waiting
 from flythrough.models.fast.token_cut import TokenCut
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.loading import load_transformer
+from flythrough.rollout.spec import RolloutSpec
 
 _GRACE = 45.0
 """Seconds that rows under way have after the time is up."""
@@ -250,6 +256,53 @@ def gains(rows: dict[str, Figures], worlds: list[int]) -> Figures:
     return found
 
 
+def led(given: argparse.Namespace, gpus: int) -> None:
+    """The way of ``--gpus``: this process leads, others follow; the bundled model, one against
+    several, in FOLDER/led.json."""
+    device = torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
+    rows = Rows({"machine": machine(device)}, given.folder / "led.json", forgive=True)
+    folder = find_model("nano")
+    dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
+
+    def work() -> Figures:
+        loaded: Any = load_transformer(folder.path / "transformer", dtype, device)
+        net, spec = loaded.eval().requires_grad_(False), RolloutSpec(**_SPEC, lora="off")
+        inputs = [
+            packed(net, stage_inputs(net, SIZES["nano"], stage, device, kind))
+            for stage, kind in ((0, "warp"), (1, "native"), (2, "native"))
+        ]
+        found: dict[str, Any] = {}
+        with torch.inference_mode():
+            wanted = [FastDenoiser(net)(**one) for one in inputs]
+            started = time.perf_counter()
+            team = team_of(gpus, device)
+            team.load(spec, folder, "fast")
+            found["start_s"] = round(time.perf_counter() - started, 1)
+            leading = LeadingDenoiser(team, net)
+            gaps = [relative_gap(leading(**one), w) for one, w in zip(inputs, wanted, strict=True)]
+            found["relative_errors"] = gaps
+            for stage, name in enumerate(STAGES):
+                median, _, _ = median_seconds(
+                    lambda one=inputs[stage]: leading(**one), device, given.runs, 2
+                )
+                found[f"{name}_ms"] = round(1e3 * median, 2)
+            alone = FastDenoiser(net)
+            median, _, _ = median_seconds(lambda: alone(**inputs[2]), device, given.runs, 2)
+            found["full_alone_ms"] = round(1e3 * median, 2)
+        found["good"] = max(gaps) < _TOLERANCE[dtype]
+        team.end()
+        return found
+
+    rows.measure(f"led, {gpus} GPUs, nano", work)
+    print(line("led", rows.found[f"led, {gpus} GPUs, nano"]), flush=True)
+
+
+_SPEC: dict[str, Any] = {
+    **{"method": "helios", "model": "nano", "model_digest": "nano", "height": 192, "width": 320},
+    **{"fps": 16.0, "seed": 0, "prompt": "random"},
+}
+
+
 def worker(rank: int, port: int, given: argparse.Namespace, worlds: list[int]) -> None:
     started, until = time.monotonic(), given.until - time.time() + time.monotonic()
     cuda = given.device == "cuda"
@@ -275,7 +328,7 @@ def worker(rank: int, port: int, given: argparse.Namespace, worlds: list[int]) -
 
     first = rank == 0
     settings = {name: str(value) for name, value in vars(given).items()}
-    nccl = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
+    nccl = {name: value for name, value in os.environ.items() if "NCCL_" in name}
     header = {"config": settings, "machine": machine(device), "worlds": worlds, "nccl": nccl}
     if cuda:
         header["nccl_version"] = torch.cuda.nccl.version()
@@ -299,7 +352,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
     worlds = sorted({int(word) for word in given.worlds.split(",")})
     if given.device == "cuda":
         worlds = [world for world in worlds if world <= torch.cuda.device_count()]
@@ -314,6 +367,9 @@ def main() -> None:
             for process in context.processes:
                 process.kill()
             raise SystemExit(f"stopped {_GRACE:.0f} s after the time was up; rows so far are kept")
+    if max(worlds) > 1 and time.time() < given.until:
+        signal.alarm(120)  # ends this process, should cards wait for each other for good
+        led(given, 2)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Team:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not set up everywhere
+        os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")  # or it waits for whole products
         if sys.platform == "linux":  # headers never leave the machine
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -51,8 +51,9 @@ class Exchange:
         whole = own.new_empty(self.ranks * own.shape[0], *own.shape[1:])
         handle = _all_gather(whole, own, group=self.group, async_op=True)
 
-        def wait() -> Tensor:
+        def wait(sent: Tensor = own) -> Tensor:
             handle.wait()
+            del sent  # kept until here: it was being read
             parts = whole.unflatten(0, (self.ranks, -1))
             if parts.shape[1] == 1:
                 return parts.flatten(0, 2)[None]
