@@ -26,7 +26,7 @@ from flythrough.engine.placement import placement_for
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
-from flythrough.engine.team import LeadingDenoiser, team_of
+from flythrough.engine.team import LeadingDenoiser, drop_weights, team_of
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
@@ -169,6 +169,7 @@ def build_session(
     dtype = pick_dtype(device)
     placement: Placement = "resident"
     if loaded is None:
+        drop_weights()
         placement = placement_for(spec, folder, device, memory, notify, hardware)
     if spec.method == "worldwarp":
         st_diff = loaded or away(load_st_diff_model(folder, device, dtype, placement), hardware)

@@ -123,6 +123,12 @@ class Team:
                 "its memory or use fewer --gpus."
             )
 
+    def drop(self) -> None:
+        """Let the others give up their weights, before memory is planned anew."""
+        self.leader = None
+        self.tell({"do": "drop"})
+        all_well(False)
+
     @property
     def lost(self) -> bool:
         """Whether it has ended, or one of the others has."""
@@ -239,3 +245,9 @@ def team_of(gpus: int, device: torch.device) -> Team:
             known.end()
         known = _running = Team(gpus, device)
     return known
+
+
+def drop_weights() -> None:
+    """Free what other processes hold, if there are any."""
+    if _running is not None and not _running.lost:
+        _running.drop()

@@ -5,6 +5,7 @@ Started by ``engine/team.py``; it ends when it is told to, or when the process t
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import traceback
@@ -37,24 +38,30 @@ class Follower:
 
     def __init__(self, wire: Wire) -> None:
         self.device, self._exchange = wire.device, Exchange(wire.cards)
-        self._net: HeliosTransformer | None = None
-        self._shared: FastDenoiser | None = None
         self._source: tuple[str, str] | None = None
-        self.forget()
+        self.drop()
 
     def forget(self) -> None:
-        """What was sent under numbers."""
+        """What was sent under numbers, and what was made of it."""
+        self._shared: FastDenoiser | None = None
         self._kept: dict[str, dict[int, Any]] = {"prompt": {}, "indices": {}, "history": {}}
+
+    def drop(self) -> None:
+        """Everything; its memory is free then."""
+        self.forget()
+        self._net: HeliosTransformer | None = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def load(self, header: Mapping[str, Any]) -> None:
         """The denoiser of a rollout; weights that are here already stay."""
         spec, folder = RolloutSpec.from_dict(header["spec"]), find_model(header["folder"])
         compute = header["compute"]
         source = str(folder.path), compute
-        self._shared = None
         self.forget()
         if self._net is None or self._source != source:
-            self._net = None
+            self.drop()
             path = Path(folder.path) / "transformer"
             loaded = load_transformer(path, pick_dtype(self.device), self.device)
             self._net, self._source = loaded.eval().requires_grad_(False), source
@@ -113,7 +120,10 @@ def serve(wire: Wire) -> None:
             continue
         fault = None
         try:
-            follower.load(header)
+            if header["do"] == "drop":
+                follower.drop()
+            else:
+                follower.load(header)
         except (FlythroughError, RuntimeError) as error:
             fault = error
             print(f"flythrough, {wire.device}: {error}", file=sys.stderr)  # noqa: T201
