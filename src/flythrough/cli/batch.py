@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.hardware import Gpus
 from flythrough.cli.output import emit, note
 from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
@@ -44,6 +45,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    gpus: Gpus = 1,
 ) -> None:
     """Make every video of MANIFEST, a .csv or .jsonl list with one row a video.
 
@@ -55,6 +57,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     """
     from flythrough.engine.batch import write_contact_sheet
     from flythrough.engine.batch_check import BatchRequest, check_batch
+    from flythrough.engine.hardware import Hardware
     from flythrough.errors import FaultError
 
     given = {
@@ -71,6 +74,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
+        hardware=Hardware(gpus),
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

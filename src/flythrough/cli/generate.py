@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
@@ -128,11 +129,15 @@ def generate(  # noqa: PLR0913 - the command-line contract
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    gpus: Gpus = 1,
+    geometry_device: GeometryDevice = None,
+    codec_device: CodecDevice = None,
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
     Example: flythrough generate photo.jpg --camera "forward 0.6; pan left 20deg" -o out.mp4
     """
+    from flythrough.engine.hardware import Hardware
     from flythrough.engine.request import GenerateRequest, check
 
     request = GenerateRequest(
@@ -173,6 +178,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
+        hardware=Hardware(gpus, geometry_device, codec_device),
         output=output,
         rollout=rollout,
         save_warp=save_warp,

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
+from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
 from flythrough.cli.stopping import goes_on
@@ -34,18 +35,31 @@ def resume(  # noqa: PLR0913 - the command line
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    gpus: Gpus = 1,
+    geometry_device: GeometryDevice = None,
+    codec_device: CodecDevice = None,
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
     Without --camera or --prompt the stored plan is finished exactly as if it had not been stopped;
     if only the video is missing, it is written.
     """
+    from flythrough.engine.hardware import Hardware
     from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
     from flythrough.rollout.lock import held
 
     compute = chosen_compute(fast, compiled, precision)
     request = ResumeRequest(
-        folder, camera, prompt, frames, output, device, memory, camera_convention, compute
+        folder,
+        camera,
+        prompt,
+        frames,
+        output,
+        device,
+        memory,
+        camera_convention,
+        compute,
+        Hardware(gpus, geometry_device, codec_device),
     )
     with held(folder):
         checked = check_resume(request)

@@ -13,27 +13,40 @@ from flythrough.errors import InputError
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
+from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import LoadedModel
+
+Notify = Callable[[str], None]
+MakeFast = Callable[[HeliosTransformer, FastSettings], FastDenoiser]
 
 _FP8_CAPABILITY = (8, 9)
 
 
-def accelerated(model: LoadedModel, compute: Compute, notify: Callable[[str], None]) -> LoadedModel:
+def accelerated(
+    model: LoadedModel, compute: Compute, notify: Notify, make: MakeFast = FastDenoiser
+) -> LoadedModel:
     """``model`` with the denoiser that ``compute`` asks for; call it once adapters are attached.
 
     ``auto`` is the fast path on CUDA GPUs and the plain one elsewhere. ``fp8`` gives the large
-    weights up in place.
+    weights up in place. ``make`` builds the fast path, and where it shares its work with other
+    GPUs nothing else will do.
 
     Raises:
         InputError: the choice cannot be had with this model, placement or device.
     """
     check_compute(compute, model.device.type)
-    if compute == "plain" or (compute == "auto" and model.device.type != "cuda"):
+    alone = make is FastDenoiser
+    if compute == "plain" or (alone and compute == "auto" and model.device.type != "cuda"):
         return replace(model, fast=None)
     reason = why_not(model.transformer)
     if model.streamed:
         reason = "its layers are streamed from host memory"
     if reason is not None:
+        if not alone:
+            raise InputError(
+                f"--gpus needs the fast path, which cannot run this denoiser because {reason}; "
+                "drop --gpus."
+            )
         if compute != "auto":
             raise InputError(
                 f"The fast path ({compute}) cannot run this denoiser because {reason}; use "
@@ -41,17 +54,33 @@ def accelerated(model: LoadedModel, compute: Compute, notify: Callable[[str], No
             )
         notify(f"the denoiser takes the plain path, because {reason}.")
         return replace(model, fast=None)
+    return replace(
+        model, fast=fast_denoiser(model.transformer, compute, model.device, notify, make)
+    )
+
+
+def fast_denoiser(
+    transformer: HeliosTransformer,
+    compute: Compute,
+    device: torch.device,
+    notify: Notify,
+    make: MakeFast = FastDenoiser,
+) -> FastDenoiser:
+    """The fast path over ``transformer``, in 8 bits if asked for.
+
+    Raises:
+        InputError: a GPU without 8-bit products.
+    """
     if compute == "fp8":
-        _check_fp8(model.device, notify)
-        if not is_fp8(model.transformer):
-            quantise_blocks(model.transformer.blocks)
-            if model.device.type == "cuda":
+        _check_fp8(device, notify)
+        if not is_fp8(transformer):
+            quantise_blocks(transformer.blocks)
+            if device.type == "cuda":
                 torch.cuda.empty_cache()
-    kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
-    return replace(model, fast=FastDenoiser(model.transformer, kernels))
+    return make(transformer, FastSettings(kernels="compiled" if compute == "compiled" else "auto"))
 
 
-def _check_fp8(device: torch.device, notify: Callable[[str], None]) -> None:
+def _check_fp8(device: torch.device, notify: Notify) -> None:
     if device.type != "cuda":
         notify(f"{device} has no 8-bit products: they are imitated, slower than full precision.")
         return

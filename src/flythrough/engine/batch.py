@@ -21,6 +21,7 @@ from flythrough.engine.batch_check import (
 )
 from flythrough.engine.batch_record import Record, recording
 from flythrough.engine.contact import CONTACT, write_contact
+from flythrough.engine.hardware import Hardware
 from flythrough.engine.request import check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.words import Compute, MemoryChoice
@@ -69,7 +70,9 @@ def run_jobs(
     with recording(request.folder) as append:
         _remove_leftovers(request.folder)
         speaker = _Speaker(notify)
-        sessions = Sessions(request.device, request.memory, speaker, request.compute)
+        sessions = Sessions(
+            request.device, request.memory, speaker, request.compute, request.hardware
+        )
         for job in pending:
             speaker.name = job.id
             try:
@@ -101,6 +104,7 @@ def run_batch(
     device: str = "auto",
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
+    gpus: int = 1,
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,
     **options: Any,
@@ -109,7 +113,7 @@ def run_batch(
 
     Args:
         source: a .csv or .jsonl file, or mappings from option names to values (or lists of them).
-        device, memory, compute: as in :func:`flythrough.load`.
+        device, memory, compute, gpus: as in :func:`flythrough.load`.
         keep_rollouts: keep every chunk under ``folder``/rollouts/ID.
         callback: called with the job, chunk index, label and finished share of the chunk.
         options: for rows that do not state them, such as ``model`` and ``frames``.
@@ -127,6 +131,7 @@ def run_batch(
         device=device,
         memory=memory,
         compute=compute,
+        hardware=Hardware(gpus),
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flythrough.engine.batch_record import Record, RequestDigests, is_done, read_records
 from flythrough.engine.columns import COLUMNS
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.manifest import Row, read_manifest
 from flythrough.engine.options import check_compute, check_device, check_memory
 from flythrough.engine.request import GenerateRequest, check
@@ -39,6 +40,7 @@ class BatchRequest:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
+    hardware: Hardware = ONE_DEVICE
     keep_rollouts: bool = False
 
 
@@ -87,6 +89,9 @@ def check_batch(request: BatchRequest) -> CheckedBatch:
     check_device(request.device)
     check_memory(request.memory, request.device)
     check_compute(request.compute, request.device)
+    check_hardware(
+        request.hardware, request.device, request.memory, request.compute, "helios", renders=True
+    )
     _check_folder(request.folder)
     manifest = read_manifest(request.source, request.given)
     records, digests = read_records(request.folder), RequestDigests()
@@ -113,7 +118,11 @@ def _checked(
 ) -> BatchJob:
     """One row as a job, after the same check that ``generate`` makes."""
     request = GenerateRequest(
-        **row.options, device=batch.device, memory=batch.memory, compute=batch.compute
+        **row.options,
+        device=batch.device,
+        memory=batch.memory,
+        compute=batch.compute,
+        hardware=batch.hardware,
     )
     if request.blend_chunks and not batch.keep_rollouts:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.acceleration import accelerated
+from flythrough.engine.acceleration import MakeFast, accelerated
+from flythrough.engine.attached import attach_adapters, detach_adapters
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, away, geometry_device
 from flythrough.engine.photo_geometry import estimate_photo
 from flythrough.engine.placement import placement_for
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
+from flythrough.engine.team import LeadingDenoiser, drop_weights, team_of
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
@@ -33,14 +37,12 @@ from flythrough.generators.helios import HeliosGenerator
 from flythrough.generators.keyframes import KeyframeMemory
 from flythrough.generators.warp import WarpSource
 from flythrough.generators.warp_as_history import (
-    CAMERA_ADAPTER,
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
 from flythrough.generators.worldwarp import WorldWarpGenerator, WorldWarpSettings
-from flythrough.models.adapter_origin import adapter_origin
-from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
+from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.loading import (
     LoadedModel,
     LoadedStDiff,
@@ -49,7 +51,6 @@ from flythrough.models.loading import (
     load_st_diff_model,
     stream_denoiser,
 )
-from flythrough.models.lora_files import read_lora
 from flythrough.models.text import clean_prompt
 from flythrough.rollout.rollout import Rollout, Start
 from flythrough.rollout.spec import RolloutSpec
@@ -58,10 +59,6 @@ from flythrough.sampling.pyramid import AfterStep
 from flythrough.scene.splat_render import renderer
 
 Notify = Callable[[str], None]
-
-STYLE_ADAPTER = "style"
-"""Name of the adapter that counts in every stage: the one that method helios is given, or the style
-beside a camera's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +150,11 @@ def build_session(
     memory: MemoryChoice = "auto",
     loaded: LoadedModel | LoadedStDiff | None = None,
     compute: Compute = "auto",
+    hardware: Hardware = ONE_DEVICE,
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
-    ``loaded`` is that model from an earlier session, on the same device; its adapters are removed.
+    ``loaded`` is that model from an earlier session, on the same devices; its adapters are removed.
 
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
@@ -171,29 +169,33 @@ def build_session(
     dtype = pick_dtype(device)
     placement: Placement = "resident"
     if loaded is None:
-        placement = placement_for(spec, folder, device, memory, notify)
+        drop_weights()
+        placement = placement_for(spec, folder, device, memory, notify, hardware)
     if spec.method == "worldwarp":
-        st_diff = loaded or load_st_diff_model(folder, device, dtype, placement)
+        st_diff = loaded or away(load_st_diff_model(folder, device, dtype, placement), hardware)
         assert isinstance(st_diff, LoadedStDiff)
         if placement == "offload":
             stream_denoiser(st_diff)
-        scene = build_memory(spec, folder, device, notify)
+        scene = build_memory(spec, folder, geometry_device(hardware, device), notify)
         made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene)
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:
         codec = _codec_path(spec, folder)
-        model = load_model(folder, device, dtype, placement, codec=codec)
+        model = away(load_model(folder, device, dtype, placement, codec=codec), hardware)
     else:
         assert isinstance(loaded, LoadedModel)
-        model = _without_adapters(loaded)
-    lora = _attach_adapter(spec, model, notify)
-    if (style := spec.settings.get("style_lora")) is not None:
-        scale = float(spec.settings.get("style_scale", 1.0))
-        attach_lora(model.transformer, read_lora(Path(style)), STYLE_ADAPTER, scale)
+        detach_adapters(loaded.transformer)
+        model = loaded
+    lora = attach_adapters(spec, folder, model.transformer, notify)
     if placement == "offload":
         stream_denoiser(model)
-    model = accelerated(model, compute, notify)
+    make: MakeFast = FastDenoiser
+    if hardware.gpus > 1:
+        team = team_of(hardware.gpus, device)
+        team.load(spec, folder, compute)
+        make = partial(LeadingDenoiser, team)
+    model = accelerated(model, compute, notify, make)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(
@@ -206,7 +208,7 @@ def build_session(
     if warp is not None:
         source = GivenWarp(warp.frames, warp.mask, device)
     else:
-        source = build_memory(spec, folder, device, notify)
+        source = build_memory(spec, folder, geometry_device(hardware, device), notify)
     return Session(WarpAsHistoryGenerator(model, sampler, settings, source), model, source)
 
 
@@ -306,7 +308,7 @@ def build_rollout(
         notify("the focal length of the camera file is used for the photo too.")
     intrinsics = photo.intrinsics if own is None else own
     if own is None and session.memory is not None and not photo.focal_known:
-        estimator, device = session.memory.estimator, session.model.device
+        estimator, device = session.memory.estimator, session.memory.device
         geometry = estimate_photo(estimator, photo, device, notify)
         intrinsics = np.asarray(geometry.intrinsics[0].double().cpu().numpy())
     return Rollout(spec=spec, start=Start(image=photo.pixels, intrinsics=intrinsics))
@@ -356,41 +358,6 @@ def build_memory(
         return KeyframeMemory(estimator, settings, device, notify=notify)
     notify(f"geometry {spec.geometry}: only the photo is kept as a keyframe, its depth is given.")
     return KeyframeMemory(estimator, settings, device, photo_only=True, notify=notify)
-
-
-def _attach_adapter(spec: RolloutSpec, model: LoadedModel, notify: Notify) -> bool:
-    """Attach what ``spec`` names: a style for method helios, else the camera adapter; whether
-    there is one."""
-    styled = spec.method == "helios"
-    if spec.lora == "off" or (styled and spec.lora == "default"):
-        return False
-    band = str(spec.settings.get("warp_band", "short"))
-    if spec.lora == "default":
-        path = model.folder.camera_adapter(band)
-        if path is None:
-            notify(f"the model {model.folder.name} ships no camera adapter: running zero-shot.")
-            return False
-    else:
-        path = Path(spec.lora)
-    if not styled:
-        origin = adapter_origin(path)
-        origin.check_base(model.folder)
-        if spec.lora == "default" and not origin.suits(band):
-            notify(
-                f"the camera adapter of {model.folder.name} was not trained for --warp-band "
-                f"{band.replace('_', '-')} and is left out: the camera is followed less."
-            )
-            return False
-    scale = float(spec.settings.get("lora_scale", 1.0))
-    name = STYLE_ADAPTER if styled else CAMERA_ADAPTER
-    attach_lora(model.transformer, read_lora(path), name, scale)
-    return True
-
-
-def _without_adapters(model: LoadedModel) -> LoadedModel:
-    for name in attached_loras(model.transformer):
-        detach_lora(model.transformer, name)
-    return model
 
 
 def _source_digest(checked: CheckedRequest) -> str | None:

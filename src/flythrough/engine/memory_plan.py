@@ -5,7 +5,8 @@ What libraries take beside tensors is added as constants that were measured on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from flythrough.models.accounting import Need
@@ -14,7 +15,8 @@ from flythrough.models.needs import PartNeed
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
-_SLACK = 1.03
+SLACK = 1.03
+"""Allocators need a little more than the sum of tensors."""
 _LIBRARY_BYTES = {"cuda": 64 << 20, "cpu": 600 << 20}
 """Beside tensors: workspaces of the matrix library; on the CPU the Python process and libraries."""
 _HOST_PROCESS_BYTES = 4 << 30
@@ -50,8 +52,8 @@ class MemoryPlan:
         return max(phase.device_bytes for phase in self.phases)
 
     def fits(self, free: int, host_free: int) -> bool:
-        """Whether the plan fits; allocators need a little more than the sum of tensors."""
-        return self.device_bytes * _SLACK <= free and self.host_bytes <= host_free
+        """Whether the plan fits."""
+        return self.device_bytes * SLACK <= free and self.host_bytes <= host_free
 
     @property
     def flops(self) -> float:
@@ -102,6 +104,30 @@ class RunNeeds:
         disk = self.frames * self.size[0] * self.size[1] * 3
         host = 0 if self.device == "cpu" else host
         return MemoryPlan(placement, phases, host, disk, self.calls)
+
+    def without(self, parts: Iterable[str]) -> RunNeeds:
+        """What is left on the run's own device when ``parts`` ("geometry", "codec") are on
+        another."""
+        zero, nothing, left = PartNeed(0, 0), Need(0, 0.0), self
+        if "geometry" in parts:
+            left = replace(left, weights={**left.weights, "geometry": zero}, warp=nothing)
+        if "codec" in parts:
+            left = replace(left, weights={**left.weights, "vae": zero}, encode=nothing)
+            left = replace(left, decode=nothing)
+        return left
+
+    def alone(self, parts: Iterable[str], kind: str) -> int:
+        """Bytes that ``parts`` ("denoiser", "geometry", "codec") take on a device of their own."""
+        zero = PartNeed(0, 0)
+        of = {
+            "denoiser": ("transformer", (self.denoise,)),
+            "geometry": ("geometry", (self.warp,)),
+            "codec": ("vae", (self.encode, self.decode)),
+        }
+        chosen = [of[part] for part in parts]
+        weights = sum(self.weights.get(name, zero).whole for name, _ in chosen)
+        peak = max(need.peak_bytes for _, needs in chosen for need in needs)
+        return weights + peak + _LIBRARY_BYTES[kind]
 
 
 def _phase(name: str, weights: int, need: Need) -> Phase:

@@ -17,6 +17,7 @@ from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.source import BelievedFile, believed_file
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.announce import announce as _announce
+from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.live import (
     Camera,
     WarpPreview,
@@ -84,6 +85,9 @@ def load(
     lora_scale: float = 1.0,
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
+    gpus: int = 1,
+    geometry_device: str | None = None,
+    codec_device: str | None = None,
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -98,12 +102,15 @@ def load(
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled`` or ``fp8`` (see
             docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
+        gpus: how many share each step of the denoiser; other processes are started for them.
+        geometry_device, codec_device: where those networks run, if not on ``device``.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute)
+    hardware = Hardware(gpus, geometry_device, codec_device)
+    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute, hardware)
 
 
 class Pipeline:
@@ -123,11 +130,12 @@ class Pipeline:
         lora_scale: float = 1.0,
         memory: MemoryChoice = "auto",
         compute: Compute = "auto",
+        hardware: Hardware = ONE_DEVICE,
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self.compute = compute
-        self._sessions = Sessions(device, memory, _announce, compute)
+        self.compute, self.hardware = compute, hardware
+        self._sessions = Sessions(device, memory, _announce, compute, hardware)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -333,6 +341,7 @@ class Pipeline:
             device=self.device,
             memory=self.memory,
             compute=self.compute,
+            hardware=self.hardware,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan, RunNeeds
+from flythrough.engine.hardware import ONE_DEVICE, Hardware
+from flythrough.engine.memory_plan import PLACEMENTS, SLACK, MemoryPlan, RunNeeds
 from flythrough.engine.options import check_memory
 from flythrough.engine.run_needs import parts_of, run_needs
 from flythrough.engine.words import MemoryChoice
@@ -27,15 +28,17 @@ def placement_for(
     device: torch.device,
     asked: MemoryChoice,
     notify: Callable[[str], None],
+    hardware: Hardware = ONE_DEVICE,
 ) -> Placement:
     """The placement to load with; says so when it is not what everybody expects.
 
     Raises:
-        InputError: the choice cannot fit, none can, or it has no effect on the device.
+        InputError: the choice cannot fit, none can, or it has no effect on the device; what
+            ``hardware`` puts on other devices does not fit there.
     """
     check_memory(asked, device.type)
     here = str(device)
-    if device.type != "cuda":
+    if device.type != "cuda" and hardware == ONE_DEVICE:
         roomy = 3 * sum(file.stat().st_size for file in folder.weight_files()) + 2 * _GIB
         usual = folder.defaults.height * folder.defaults.width
         modest = spec.height * spec.width <= usual and roomy < available_host_bytes()
@@ -54,7 +57,17 @@ def placement_for(
         band=spec.settings.get("warp_band", "short"),
         parts=parts_of(spec, folder),
     )
+    apart = check_other_devices(needs, hardware, free_bytes)
+    if device.type != "cuda":
+        here = "the host"
+    needs = needs.without(apart)
     plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
+    if plan.placement == "offload" and hardware != ONE_DEVICE:
+        raise InputError(
+            f"The denoiser does not fit into the {free_bytes(device) / _GIB:.1f} GiB that are free "
+            f"on {here}, and --gpus and --codec-device need it there; use a smaller --size, "
+            "--precision fp8 or another GPU."
+        )
     if asked == "auto" and plan.placement != "resident":
         whole = needs.plan("resident").device_bytes
         notify(
@@ -91,6 +104,33 @@ def choose_placement(
         f"{run} {least.device_bytes / _GIB:.1f} GiB on {where}, but {free / _GIB:.1f} GiB are "
         f"free; use {remedy} or another --device."
     )
+
+
+def check_other_devices(
+    needs: RunNeeds, hardware: Hardware, free: Callable[[torch.device], int]
+) -> list[str]:
+    """The parts ("geometry", "codec") that are not on the run's own device.
+
+    Raises:
+        InputError: a device has too little memory for what ``hardware`` puts there.
+    """
+    parts: dict[torch.device, list[str]] = {}
+    if needs.device == "cuda":
+        for number in range(1, hardware.gpus):
+            parts[torch.device("cuda", number)] = ["denoiser"]
+    apart = {"geometry": hardware.geometry, "codec": hardware.codec}
+    named = {part: name for part, name in apart.items() if name is not None}
+    for part, name in named.items():
+        parts.setdefault(torch.device("cuda:0" if name == "cuda" else name), []).append(part)
+    for device, held in parts.items():
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        wanted, there = needs.alone(held, kind) * SLACK, free(device)
+        if wanted > there:
+            raise InputError(
+                f"{' and '.join(held)} of this run need {wanted / _GIB:.1f} GiB on {device}, but "
+                f"{there / _GIB:.1f} GiB are free there; use another device or a smaller --size."
+            )
+    return list(named)
 
 
 def free_bytes(device: torch.device) -> int:

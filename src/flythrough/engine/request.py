@@ -21,6 +21,7 @@ from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.camera_options import camera_recipe, has_adapter
 from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import (
     check_blend,
     check_compute,
@@ -65,7 +66,8 @@ class GenerateRequest:
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
     weights lie (``engine.words.MemoryChoice``); ``compute``: the
-    denoiser's path (``engine.words.Compute``); ``guidance`` None takes the model's own;
+    denoiser's path (``engine.words.Compute``); ``hardware``: other devices that take part
+    (``engine.hardware``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
@@ -104,6 +106,7 @@ class GenerateRequest:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
+    hardware: Hardware = ONE_DEVICE
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -160,6 +163,10 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_device(request.device)
     check_memory(request.memory, request.device)
     check_compute(request.compute, request.device)
+    renders = method != "helios" and request.warp is None
+    check_hardware(
+        request.hardware, request.device, request.memory, request.compute, method, renders=renders
+    )
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)

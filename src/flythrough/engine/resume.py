@@ -11,6 +11,7 @@ from flythrough.cameras.source import believed_file, check_no_convention, trajec
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import (
     check_compute,
     check_device,
@@ -46,6 +47,7 @@ class ResumeRequest:
     memory: MemoryChoice = "auto"
     camera_convention: str | None = None
     compute: Compute = "auto"
+    hardware: Hardware = ONE_DEVICE
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,14 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_settings(rollout.spec)
     if rollout.spec.method == "worldwarp":
         check_worldwarp_compute(request.compute)
+    check_hardware(
+        request.hardware,
+        request.device,
+        request.memory,
+        request.compute,
+        rollout.spec.method,
+        renders=rollout.spec.method != "helios" and plan.warp is None,
+    )
     output = request.output or (Path(plan.output) if plan.output else None)
     if output is None:
         raise RolloutError(
@@ -140,6 +150,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
             checked.warp,
             request.memory,
             compute=request.compute,
+            hardware=request.hardware,
         )
         believed = believed_file(request.camera, request.camera_convention)
         hold_against_scene(session, checked.rollout, checked.plan, believed, notify)

@@ -60,7 +60,9 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     for text in checked.notes:
         notify(text)
     spec = build_spec(checked)
-    sessions = sessions or Sessions(request.device, request.memory, notify, request.compute)
+    sessions = sessions or Sessions(
+        request.device, request.memory, notify, request.compute, request.hardware
+    )
     session = sessions.ready(spec, checked.warp, checked.model)
     announce_cut_prompt(session, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.models.catalog import ModelFolder, find_model
@@ -21,6 +22,7 @@ class Sessions:
     Args:
         device, memory, compute: where the model runs, its weights lie and which path its denoiser
             takes, as in ``GenerateRequest``.
+        hardware: other devices that take part.
         notify: told about fallbacks while a model is loaded and used.
     """
 
@@ -30,9 +32,10 @@ class Sessions:
         memory: MemoryChoice,
         notify: Callable[[str], None],
         compute: Compute = "auto",
+        hardware: Hardware = ONE_DEVICE,
     ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
-        self.compute = compute
+        self.compute, self.hardware = compute, hardware
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
@@ -53,7 +56,7 @@ class Sessions:
         before, self._kept = self._kept, None
         pixels = spec.height * spec.width * spec.window.frames
         larger = pixels > self._planned
-        if before is None or before[0] != key or larger:
+        if before is None or before[0] != key or larger or not _leads(before[1]):
             model = None
             if before is not None and not larger and _same_weights(before[0][0], spec):
                 model = None if before[1].model.streamed else before[1].model
@@ -62,13 +65,28 @@ class Sessions:
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(
-                spec, folder, self.device, self._notify, warp, self.memory, model, self.compute
+                spec,
+                folder,
+                self.device,
+                self._notify,
+                warp,
+                self.memory,
+                model,
+                self.compute,
+                self.hardware,
             )
             before = key, session
         elif warp is not None:
             before = key, led_by(before[1], warp.frames, warp.mask)
         self._kept = before
         return before[1]
+
+
+def _leads(session: Session) -> bool:
+    """Whether other processes, if it has any, still work for a session."""
+    from flythrough.engine.team import still_leads
+
+    return still_leads(getattr(session.model, "fast", None))
 
 
 def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:

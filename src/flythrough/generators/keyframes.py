@@ -27,6 +27,7 @@ from flythrough.geometry.align import DepthScale, depth_scale
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.joint import check_views
 from flythrough.geometry.types import Geometry
+from flythrough.models.placing import current
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.scene.keyframe_choice import cells_in_view, drawn_keyframes, most_added
@@ -90,7 +91,8 @@ class KeyframeMemory:
         """What the request's cameras see of the memory."""
         assert request.world_from_camera is not None
         assert request.intrinsics is not None
-        view = self._view(rollout, request.world_from_camera, request.intrinsics)
+        with current(self.device):
+            view = self._view(rollout, request.world_from_camera, request.intrinsics)
         if not bool((view.visible > 0.5).flatten(1).any(1).all()):
             self._say(
                 f"chunk {request.index + 1}: some cameras see nothing of what is known; those "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flythrough.rollout.chunk import ChunkRequest
@@ -18,6 +19,10 @@ class WarpClip:
 
     rgb: Tensor
     visible: Tensor
+
+    def to(self, device: torch.device) -> WarpClip:
+        """The same on ``device``, where the model is; scenes may be rendered elsewhere."""
+        return WarpClip(self.rgb.to(device), self.visible.to(device))
 
 
 def levels(clip: WarpClip) -> tuple[np.ndarray, np.ndarray]:

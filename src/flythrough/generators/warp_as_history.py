@@ -88,7 +88,7 @@ class WarpAsHistoryGenerator:
         with torch.inference_mode():
             started = time.monotonic()
             report("warp", 0.0)
-            warp = self.source.warp(rollout, request)
+            warp = self.source.warp(rollout, request).to(self.model.device)
             report("encode", 0.1)
             warped = self.warped(rollout, request, warp)
             native = self.helios.native(rollout, request, noisy=self.settings.photo_noise)

@@ -71,7 +71,7 @@ class WorldWarpGenerator:
         with torch.inference_mode():
             started = time.monotonic()
             report("warp", 0.0)
-            warp = self.source.warp(rollout, request)
+            warp = self.source.warp(rollout, request).to(self.model.device)
             report("encode", 0.1)
             hint = self.hint(rollout, warp)
             conditioned = time.monotonic()

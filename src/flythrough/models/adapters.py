@@ -81,6 +81,11 @@ def attached_loras(transformer: HeliosTransformer) -> list[str]:
     return list(getattr(transformer, "peft_config", {}))
 
 
+def active_loras(transformer: HeliosTransformer) -> list[str]:
+    """Names of the attached adapters that count now."""
+    return _active_names(transformer) if attached_loras(transformer) else []
+
+
 def new_lora(
     transformer: HeliosTransformer,
     rank: int = 32,

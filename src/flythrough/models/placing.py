@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,48 @@ def stream_layers(net: nn.Module, device: torch.device, *, prefetch: bool) -> No
         offload_type="leaf_level",
         use_stream=prefetch and device.type == "cuda",
     )
+
+
+class ElsewhereCodec:
+    """A codec on a device of its own; what it gives comes to the device that asks."""
+
+    def __init__(self, codec: Codec, there: torch.device, here: torch.device) -> None:
+        self.codec, self.there, self._here = codec.to(there), there, here
+
+    @property
+    def latent_channels(self) -> int:
+        return self.codec.latent_channels
+
+    @property
+    def spatial(self) -> int:
+        return self.codec.spatial
+
+    @property
+    def temporal(self) -> int:
+        return self.codec.temporal
+
+    def to(self, device: torch.device | str) -> ElsewhereCodec:
+        """Give results to another device from now on; the codec stays."""
+        self._here = torch.device(device)
+        return self
+
+    def encode(self, video: Tensor) -> Tensor:
+        return self._sent(self.codec.encode, video)
+
+    def encode_still(self, image: Tensor) -> Tensor:
+        return self._sent(self.codec.encode_still, image)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._sent(self.codec.decode, latents)
+
+    def _sent(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        with current(self.there):
+            return work(given.to(self.there)).to(self._here)
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Within the block ``device`` is the current GPU, as kernels outside torch expect."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class VisitingCodec:

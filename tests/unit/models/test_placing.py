@@ -8,7 +8,7 @@ import torch
 
 from flythrough.models.catalog import find_model
 from flythrough.models.loading import load_model
-from flythrough.models.placing import VisitingCodec, stream_layers
+from flythrough.models.placing import ElsewhereCodec, VisitingCodec, stream_layers
 from flythrough.models.text import PromptEncoder
 
 CPU = torch.device("cpu")
@@ -46,3 +46,29 @@ def test_a_passing_encoder_reads_anew_what_it_has_not_read(tiny_model: Path) -> 
     assert torch.equal(passing.encode(["two"], 16), kept.encode(["two"], 16))
     kept.release()
     assert kept._net is not None
+
+
+def test_a_codec_elsewhere_answers_here() -> None:
+    """Inputs go to the codec's device and results come to the asking one, whatever it is."""
+    asked: list[str] = []
+
+    class Fake:
+        latent_channels, spatial, temporal = 16, 8, 4
+
+        def to(self, device: torch.device) -> Fake:
+            asked.append(f"to {device}")
+            return self
+
+        def encode(self, video: torch.Tensor) -> torch.Tensor:
+            asked.append(f"encode on {video.device}")
+            return video
+
+        encode_still = decode = encode
+
+    there, here = torch.device("cpu"), torch.device("meta")
+    codec = ElsewhereCodec(Fake(), there, here)
+    assert (codec.latent_channels, codec.spatial, codec.temporal) == (16, 8, 4)
+    for work in (codec.encode, codec.encode_still, codec.decode):
+        assert work(torch.zeros(2)).device == here
+    assert codec.to("cpu").encode(torch.zeros(2)).device == there
+    assert asked == ["to cpu"] + ["encode on cpu"] * 4

@@ -50,9 +50,8 @@ class FastBlock:
 
         ``out`` holds the normed input of this block before, that of the next block after.
         """
-        products, eps = self.products, self.block.eps
-        q, k, v = products.qkv(out).chunk(3, dim=-1)
-        update = self._attended(ops, q, k, v, self.tables)
+        eps = self.block.eps
+        update = self._self_attended(ops, out, 0)
         ops.residual_norm(x, update, now.gate1, now.mixed_gain, now.mixed_shift, past, eps, out)
         self._asked(ops, x[:, past:], now, out.since(past))
         update = self._fed(ops, out)
@@ -63,23 +62,35 @@ class FastBlock:
 
         Changes the noisy tail of ``x`` in place and returns the feed-forward's update [B,N,D].
         """
-        products, width = self.products, x.shape[-1]
-        tail, rest = x[:, past:], out.since(past)
-        q = products.qkv.rows(0, width)(rest)
-        k, v = products.qkv.rows(width, 3 * width)(out).chunk(2, dim=-1)
-        update = self._attended(ops, q, k, v, Tables(*(t[:, past:] for t in self.tables)))
-        eps = self.block.eps
+        tail, rest, eps = x[:, past:], out.since(past), self.block.eps
+        update = self._self_attended(ops, out, past)
         ops.residual_norm(tail, update, now.gate1, now.mixed_gain, now.mixed_shift, 0, eps, rest)
         self._asked(ops, tail, now, rest)
         return self._fed(ops, rest)
+
+    def _self_attended(self, ops: Elementwise, out: Activations, first: int) -> Tensor:
+        """Self attention of the tokens from ``first`` on with all, projected."""
+        qkv = self.products.qkv
+        if first == 0:
+            q, k, v = qkv(out).chunk(3, dim=-1)
+            return self._attended(ops, q, k, v, self.tables)
+        width = len(qkv.weight) // 3
+        q = qkv.rows(0, width)(out.since(first))
+        k, v = qkv.rows(width, 3 * width)(out).chunk(2, dim=-1)
+        return self._attended(ops, q, k, v, Tables(*(t[:, first:] for t in self.tables)))
 
     def _attended(
         self, ops: Elementwise, q: Tensor, k: Tensor, v: Tensor, asking: Tables
     ) -> Tensor:
         """Self attention of ``q`` [B,n,D], projected."""
         own = self.block.attn1
-        ops.norm_rotate(q, _weight(own.norm_q), _eps(own.norm_q), asking)
-        ops.norm_rotate(k, _weight(own.norm_k), _eps(own.norm_k), self.tables)
+        turned(ops, own.norm_q, q, asking)
+        turned(ops, own.norm_k, k, self.tables)
+        return self._joined(ops, q, k, v)
+
+    def _joined(self, ops: Elementwise, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What ``q`` [B,n,D] takes from keys and values [B,N,D], projected."""
+        own = self.block.attn1
         found = self.attend(own.split(q), own.split(k), own.split(v), self.mask)
         return _project(ops, self.products.out, found.flatten(2))
 
@@ -87,7 +98,7 @@ class FastBlock:
         """Noisy tokens read the prompt; ``out`` then holds their feed-forward input."""
         cross = self.block.attn2
         q = self.products.cross_q(out)
-        ops.norm_rotate(q, _weight(cross.norm_q), _eps(cross.norm_q), None)
+        turned(ops, cross.norm_q, q, None)
         keys, values = (part.expand(len(q), -1, -1, -1) for part in self.text)
         found = self.attend(cross.split(q), keys, values, None)
         update = _project(ops, self.products.cross_out, found.flatten(2))
@@ -109,11 +120,8 @@ def _project(ops: Elementwise, product: Product, x: Tensor) -> Tensor:
     return product(Activations(x, made.quantised, made.scales))
 
 
-def _weight(norm: HeadsRMSNorm) -> Tensor:
+def turned(ops: Elementwise, norm: HeadsRMSNorm, x: Tensor, tables: Tables | None) -> None:
+    """Norm and rotation of queries or keys [B,N,D], in place."""
     assert norm.weight is not None
-    return norm.weight.detach()
-
-
-def _eps(norm: HeadsRMSNorm) -> float:
     assert norm.eps is not None
-    return norm.eps
+    ops.norm_rotate(x, norm.weight.detach(), norm.eps, tables)

@@ -37,7 +37,7 @@ TextKeys = list[tuple[Tensor, Tensor]]
 """Keys and values [B,L,heads,d] of the prompt, for every block."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Tables and mask of a stage, and what they were made from."""
 
     indices: Tensor
@@ -86,7 +86,7 @@ class FastDenoiser:
 
     def forget(self) -> None:
         """Drop everything kept between calls."""
-        self._layouts: list[_Layout] = []
+        self._layouts: list[Layout] = []
         self._prompts: list[_Prompt] = []
         self._products: dict[tuple[object, ...], list[BlockProducts]] = {}
         self._static: _Static | None = None
@@ -159,7 +159,7 @@ class FastDenoiser:
         return float(self.net.config["eps"])
 
     def _blocks(
-        self, products: list[BlockProducts], text: TextKeys, layout: _Layout
+        self, products: list[BlockProducts], text: TextKeys, layout: Layout
     ) -> list[FastBlock]:
         return [
             FastBlock(block, made, keys, layout.tables, layout.mask, self.attend)
@@ -198,14 +198,14 @@ class FastDenoiser:
         history: PackedHistory | None,
         grid: Kernel,
         noisy: Tensor,
-    ) -> _Layout:
+    ) -> Layout:
         for known in self._layouts:
             if known.indices is indices and known.history is history and known.grid == grid:
                 return known
         net = self.net
         own = grid_tables(indices.to(noisy.device), grid[1:], net._rope, net._theta)
         _, tables, mask = joined(history, noisy, own)
-        made = _Layout(indices, history, grid, Tables(*(t.contiguous() for t in tables)), mask)
+        made = Layout(indices, history, grid, Tables(*(t.contiguous() for t in tables)), mask)
         self._layouts = [made]
         return made
 

@@ -1,0 +1,376 @@
+"""One denoiser call on 1, 2 and 4 GPUs of one machine: correctness first, then speed, then where
+time goes.
+
+    python3 bench/gpu_parallel.py FOLDER [--seconds 200] [--config published] [--device cuda]
+
+Starts as many processes as the largest world once; each draws the same random weights on its card,
+and groups of the first 1, 2, 4 of them are measured in turn. Rows go to FOLDER/parallel.json as
+soon as each is known, a row that fails is kept with its traceback, and what would begin after
+--seconds is left out and named. Shortly after, everything still running is stopped. Last, the
+bundled model goes the way of ``flythrough generate --gpus 2``: FOLDER/led.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flythrough.bench.clock import machine, median_seconds, peaks, reset_peak, synchronise
+from flythrough.bench.forwards import STAGES, packed, relative_gap, stage_inputs
+from flythrough.bench.random_model import random_denoiser
+from flythrough.bench.rows import Figures, Rows, line
+from flythrough.bench.sizes import SIZES, Size
+from flythrough.engine.team import LeadingDenoiser, team_of
+from flythrough.models.catalog import find_model
+from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser, Waiting
+from flythrough.models.fast.token_cut import TokenCut
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.loading import load_transformer
+from flythrough.rollout.spec import RolloutSpec
+
+_GRACE = 45.0
+"""Seconds that rows under way have after the time is up."""
+_TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-4}
+"""Relative error, root mean square, that another order of rounding can explain at full depth."""
+
+
+class Silent(Exchange):
+    """Sends nothing: random tokens stand for the others'. What a call then takes less is the
+    time that exchanging costs."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        super().__init__(group)
+        self._kept: dict[tuple[int, ...], Tensor] = {}
+
+    def gather(self, own: Tensor) -> Waiting:
+        shape = (own.shape[0], self.ranks * own.shape[1], own.shape[2])
+        if shape not in self._kept:  # random, because a card is faster on zeros
+            self._kept[shape] = torch.randn(shape, device=own.device).to(own.dtype)
+        return lambda: self._kept[shape]
+
+
+@dataclass
+class Run:
+    """The measurement under way in one process; only process 0 writes."""
+
+    rows: Rows
+    folder: Path
+    size: Size
+    device: torch.device
+    net: HeliosTransformer
+    groups: dict[int, dist.ProcessGroup]
+    until: float
+    runs: int
+    rank: int
+
+    def row(self, name: str, world: int, work: Callable[[], Figures]) -> None:
+        """One row of the first ``world`` processes; all others wait, and all agree on the time."""
+        late = torch.tensor([float(time.monotonic() > self.until)])
+        dist.broadcast(late, 0)  # on the CPU: no card spins meanwhile
+        if late.item():
+            work = left_out
+        if self.rank < world:
+            self.rows.measure(name, work)
+        dist.barrier(group=None if self.device.type == "cpu" else self.groups[0])
+
+    def path(self, world: int, exchange: type[Exchange] = Exchange) -> FastDenoiser:
+        if world == 1:
+            return FastDenoiser(self.net)
+        return SharedDenoiser(self.net, exchange=exchange(self.groups[world]))
+
+    def inputs(self, stage: int, kind: str = "native", share: float = 0.86) -> dict[str, Any]:
+        """Equal in all processes: drawn from one seed."""
+        return packed(self.net, stage_inputs(self.net, self.size, stage, self.device, kind, share))
+
+
+def left_out() -> Figures:
+    return {"left_out": "time is up"}
+
+
+def equal_weights(run: Run, world: int) -> Figures:
+    """Whether all processes drew the same weights."""
+    sums = torch.stack([p.double().sum() for p in run.net.parameters()])
+    every = [torch.empty_like(sums) for _ in range(world)]
+    dist.all_gather(every, sums, group=run.groups[world])
+    return {"good": all(torch.equal(one, every[0]) for one in every)}
+
+
+def correctness(run: Run, world: int, kind: str, stage: int) -> Figures:
+    """Several against one, and whether all processes hold the same bits."""
+    given = run.inputs(stage, kind, 0.61)
+    with torch.inference_mode():
+        wanted = FastDenoiser(run.net)(**given)
+        found = run.path(world)(**given).contiguous()
+    every = [torch.empty_like(found) for _ in range(world)]
+    dist.all_gather(every, found, group=run.groups[world])
+    gap = relative_gap(found, wanted)
+    same = all(torch.equal(one, found) for one in every)
+    finite = bool(torch.isfinite(found).all())
+    return {
+        "relative_error": gap,
+        "same_bits": same,
+        "history_tokens": int(given["history"].tokens.shape[1]),
+        "good": same and finite and gap < _TOLERANCE[run.net.dtype],
+    }
+
+
+def calls(run: Run, world: int, exchange: type[Exchange] = Exchange) -> Figures:
+    """Time of a call in each stage; of it the host's, until all is queued."""
+    path, found = run.path(world, exchange), dict[str, Any]()
+    reset_peak(run.device)
+    for stage, name in enumerate(STAGES):
+        given = run.inputs(stage)
+        with torch.inference_mode():
+            median, every, first = median_seconds(
+                lambda given=given: path(**given), run.device, run.runs, 2
+            )
+            synchronise(run.device)
+            started = time.perf_counter()
+            path(**given)
+            queued = time.perf_counter() - started
+            synchronise(run.device)
+        found[f"{name}_ms"] = round(1e3 * median, 2)
+        found[f"{name}_host_ms"] = round(1e3 * queued, 2)
+        found[f"{name}_first_ms"] = round(1e3 * first, 1)
+        found[f"{name}_runs_ms"] = [round(1e3 * value, 2) for value in every]
+    total = sum(found[f"{stage}_ms"] for stage in STAGES) / 1000
+    found["fps_222_without_decode"] = round(33 / (2 * total), 2)
+    found["fps_111_without_decode"] = round(33 / total, 2)
+    return {**found, **peaks(run.device)}
+
+
+def gathers(run: Run, world: int) -> Figures:
+    """Gathering the keys of one block, nothing beside it: time, and bytes a second that one card
+    receives."""
+    width = int(run.net.config["num_attention_heads"] * run.net.config["attention_head_dim"])
+    exchange, found = Exchange(run.groups[world]), dict[str, Any]()
+    for stage, name in enumerate(STAGES):
+        given = run.inputs(stage)
+        tokens = given["history"].tokens.shape[1] + given["hidden_states"][0, 0].numel() // 4
+        share = TokenCut(0, tokens, world).share
+        own = torch.randn(1, share, width, device=run.device).to(run.net.dtype)
+        median, _, _ = median_seconds(lambda own=own: exchange.gather(own)(), run.device, 20, 5)
+        found[f"{name}_us"] = round(1e6 * median, 1)
+        received = (world - 1) * own.numel() * own.element_size()
+        found[f"{name}_gb_s"] = round(received / median / 1e9, 1)
+    return found
+
+
+def profile(run: Run, world: int, stage: int, name: str) -> Figures:
+    """Kernel time of one call: exchanging, all else, and the wall clock. Exchanging that is hidden
+    counts in the first and not in the last."""
+    path, given = run.path(world), run.inputs(stage)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    cuda = run.device.type == "cuda"
+    if cuda:
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.inference_mode():
+        for _ in range(2):
+            path(**given)
+        synchronise(run.device)
+        with torch.profiler.profile(activities=kinds) as seen:
+            started = time.perf_counter()
+            path(**given)
+            synchronise(run.device)
+            wall = time.perf_counter() - started
+    events = seen.key_averages()
+    key = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    if run.rank == 0:
+        table = events.table(sort_by=key, row_limit=30, max_name_column_width=90)
+        (run.folder / f"profile-{name}.txt").write_text(table)
+    taken = {"exchange": 0.0, "else": 0.0}
+    for event in events:
+        own = event.self_device_time_total if cuda else event.self_cpu_time_total
+        if cuda and event.device_type != torch.autograd.DeviceType.CUDA:
+            continue
+        words = ("nccl", "gloo", "all_gather")
+        sends = any(word in event.key.lower() for word in words)
+        taken["exchange" if sends else "else"] += own / 1000
+    return {
+        "wall_ms": round(1e3 * wall, 2),
+        "exchange_kernels_ms": round(taken["exchange"], 2),
+        "other_kernels_ms": round(taken["else"], 2),
+        "exposed_ms": round(1e3 * wall - taken["else"], 2),
+    }
+
+
+def measured(run: Run, worlds: list[int]) -> None:
+    several = [world for world in worlds if world > 1]
+    for world in several:
+        run.row(f"equal weights, {world}", world, lambda w=world: equal_weights(run, w))
+        for kind, stage in (("native", 0), ("warp", 0), ("native", 2)):
+            name = f"correct, {world} GPUs, {kind}, {STAGES[stage]}"
+            run.row(name, world, lambda w=world, k=kind, s=stage: correctness(run, w, k, s))
+    for world in worlds:
+        run.row(f"calls, {world} GPUs", world, lambda w=world: calls(run, w))
+    for world in several:
+        name = f"calls without exchange, {world} GPUs"
+        run.row(name, world, lambda w=world: calls(run, w, Silent))
+        run.row(f"gather, {world} GPUs", world, lambda w=world: gathers(run, w))
+        for stage in (2, 0):
+            name = f"{STAGES[stage]}-{world}"
+            run.row(
+                f"profile {name}", world, lambda w=world, s=stage, n=name: profile(run, w, s, n)
+            )
+    quantise_blocks(run.net.blocks)
+    for world in several:
+        name = f"correct fp8, {world} GPUs, warp, {STAGES[0]}"
+        run.row(name, world, lambda w=world: correctness(run, w, "warp", 0))
+    for world in worlds:
+        run.row(f"calls fp8, {world} GPUs", world, lambda w=world: calls(run, w))
+    for world in several:
+        name = f"calls fp8 without exchange, {world} GPUs"
+        run.row(name, world, lambda w=world: calls(run, w, Silent))
+    summary = gains(run.rows.found, worlds)
+    run.row("gains", 1, lambda: summary)
+
+
+def gains(rows: dict[str, Figures], worlds: list[int]) -> Figures:
+    """How many times as fast as one, stage by stage and as a [2,2,2] chunk."""
+    found: dict[str, Any] = {}
+    for kind in ("calls", "calls fp8"):
+        one = rows.get(f"{kind}, 1 GPUs", {})
+        for world in worlds:
+            other = rows.get(f"{kind}, {world} GPUs", {})
+            if world == 1 or "quarter_ms" not in one or "quarter_ms" not in other:
+                continue
+            for stage in STAGES:
+                ratio = one[f"{stage}_ms"] / other[f"{stage}_ms"]
+                found[f"{kind} {world} {stage}"] = round(ratio, 3)
+            key = "fps_222_without_decode"
+            found[f"{kind} {world} chunk"] = round(other[key] / one[key], 3)
+    return found
+
+
+def led(given: argparse.Namespace, gpus: int) -> None:
+    """The way of ``--gpus``: this process leads, others follow; the bundled model, one against
+    several, in FOLDER/led.json."""
+    device = torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
+    rows = Rows({"machine": machine(device)}, given.folder / "led.json", forgive=True)
+    folder = find_model("nano")
+    dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
+
+    def work() -> Figures:
+        loaded: Any = load_transformer(folder.path / "transformer", dtype, device)
+        net, spec = loaded.eval().requires_grad_(False), RolloutSpec(**_SPEC, lora="off")
+        inputs = [
+            packed(net, stage_inputs(net, SIZES["nano"], stage, device, kind))
+            for stage, kind in ((0, "warp"), (1, "native"), (2, "native"))
+        ]
+        found: dict[str, Any] = {}
+        with torch.inference_mode():
+            wanted = [FastDenoiser(net)(**one) for one in inputs]
+            started = time.perf_counter()
+            team = team_of(gpus, device)
+            team.load(spec, folder, "fast")
+            found["start_s"] = round(time.perf_counter() - started, 1)
+            leading = LeadingDenoiser(team, net)
+            gaps = [relative_gap(leading(**one), w) for one, w in zip(inputs, wanted, strict=True)]
+            found["relative_errors"] = gaps
+            for stage, name in enumerate(STAGES):
+                median, _, _ = median_seconds(
+                    lambda one=inputs[stage]: leading(**one), device, given.runs, 2
+                )
+                found[f"{name}_ms"] = round(1e3 * median, 2)
+            alone = FastDenoiser(net)
+            median, _, _ = median_seconds(lambda: alone(**inputs[2]), device, given.runs, 2)
+            found["full_alone_ms"] = round(1e3 * median, 2)
+        found["good"] = max(gaps) < _TOLERANCE[dtype]
+        team.end()
+        return found
+
+    rows.measure(f"led, {gpus} GPUs, nano", work)
+    print(line("led", rows.found[f"led, {gpus} GPUs, nano"]), flush=True)
+
+
+_SPEC: dict[str, Any] = {
+    **{"method": "helios", "model": "nano", "model_digest": "nano", "height": 192, "width": 320},
+    **{"fps": 16.0, "seed": 0, "prompt": "random"},
+}
+
+
+def worker(rank: int, port: int, given: argparse.Namespace, worlds: list[int]) -> None:
+    started, until = time.monotonic(), given.until - time.time() + time.monotonic()
+    cuda = given.device == "cuda"
+    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        rank=rank,
+        world_size=max(worlds),
+        timeout=timedelta(seconds=120),
+    )
+    groups = {world: dist.new_group(list(range(world))) for world in worlds}
+    groups[0] = dist.new_group(backend="gloo")
+    size = SIZES[given.config]
+    net = random_denoiser(size.transformer, device, torch.bfloat16 if cuda else torch.float32)
+
+    def shown(name: str, figures: Figures) -> None:
+        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
+
+    first = rank == 0
+    settings = {name: str(value) for name, value in vars(given).items()}
+    nccl = {name: value for name, value in os.environ.items() if "NCCL_" in name}
+    header = {"config": settings, "machine": machine(device), "worlds": worlds, "nccl": nccl}
+    if cuda:
+        header["nccl_version"] = torch.cuda.nccl.version()
+    target = given.folder / "parallel.json" if first else None
+    rows = Rows(header, target, shown if first else None, forgive=True)
+    run = Run(rows, given.folder, size, device, net, groups, until, given.runs, rank)
+    measured(run, worlds)
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", default="published", choices=list(SIZES))
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--worlds", default="1,2,4")
+    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    given.until = time.time() + given.seconds
+    given.folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
+    worlds = sorted({int(word) for word in given.worlds.split(",")})
+    if given.device == "cuda":
+        worlds = [world for world in worlds if world <= torch.cuda.device_count()]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.spawn(
+        worker, (port, given, worlds), nprocs=max(worlds), join=False
+    )
+    while not context.join(timeout=1):
+        if time.time() > given.until + _GRACE:
+            for process in context.processes:
+                process.kill()
+            raise SystemExit(f"stopped {_GRACE:.0f} s after the time was up; rows so far are kept")
+    if max(worlds) > 1 and time.time() < given.until:
+        signal.alarm(120)  # ends this process, should cards wait for each other for good
+        led(given, 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The switches ``--gpus``, ``--geometry-device`` and ``--codec-device``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Gpus = Annotated[int, Parameter(help="GPUs that share each step of the denoiser.")]
+GeometryDevice = Annotated[
+    str | None, Parameter(help="Where geometry is estimated and scenes rendered, like cuda:1.")
+]
+CodecDevice = Annotated[
+    str | None, Parameter(help="Where videos are encoded and decoded, like cuda:1.")
+]

@@ -1,0 +1,134 @@
+"""Which GPUs a run uses beside the one it is on: several for the denoiser, another for geometry or
+codec. Imports torch only if something was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from flythrough.engine.options import check_device
+from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.errors import InputError
+from flythrough.rollout.spec import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from flythrough.models.loading import LoadedParts
+
+_MOST = 64
+Parts = TypeVar("Parts", bound="LoadedParts")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """``gpus`` share every call of the denoiser; ``geometry`` and ``codec`` name the devices of
+    those networks, None being the run's own."""
+
+    gpus: int = 1
+    geometry: str | None = None
+    codec: str | None = None
+
+
+ONE_DEVICE = Hardware()
+
+
+def check_hardware(
+    hardware: Hardware,
+    device: str,
+    memory: MemoryChoice,
+    compute: Compute,
+    method: Method,
+    *,
+    renders: bool,
+) -> None:
+    """--gpus, --geometry-device and --codec-device; ``renders``: whether a scene is rendered here.
+
+    Raises:
+        InputError: too few GPUs, or an option without effect.
+    """
+    if hardware.gpus != 1:
+        _check_gpus(hardware.gpus, device, memory, compute, method)
+    for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
+        if name is None:
+            continue
+        if name == "auto":
+            raise InputError(f"--{option}-device auto says nothing; name one, like cuda:1.")
+        check_device(name)
+        if option == "geometry" and not renders:
+            raise InputError(
+                f"--geometry-device {name} has no effect here, because no scene is rendered; drop "
+                "it or lead with --camera."
+            )
+        if option == "codec" and memory == "offload":
+            raise InputError(
+                f"--codec-device {name} cannot be used with --memory offload, where the codec "
+                "waits in host memory; drop one of them."
+            )
+        if _whole(name) == _whole(device):
+            raise InputError(
+                f"--{option}-device {name} has no effect, because the run is on that device; name "
+                "another one or drop it."
+            )
+
+
+def _check_gpus(
+    gpus: int, device: str, memory: MemoryChoice, compute: Compute, method: Method
+) -> None:
+    if not 1 <= gpus <= _MOST:
+        raise InputError(f"--gpus {gpus} is out of range; give 1 to {_MOST}.")
+    if method == "worldwarp":
+        raise InputError(
+            f"--gpus {gpus} has no effect with method worldwarp, whose denoiser runs on one GPU; "
+            "drop it."
+        )
+    if compute == "plain":
+        raise InputError(
+            f"--gpus {gpus} needs the denoiser's fast path; drop it or leave out --no-fast."
+        )
+    if memory == "offload":
+        raise InputError(
+            f"--gpus {gpus} needs the denoiser's weights on every GPU; drop it or leave out "
+            "--memory offload."
+        )
+    if device == "cpu":  # processes on the CPU: slow, and the way to try it
+        return
+    if device not in ("auto", "cuda", "cuda:0"):
+        raise InputError(
+            f"--gpus {gpus} takes the GPUs from cuda:0 on, so --device {device} does not fit; drop "
+            "one of them, or choose GPUs with CUDA_VISIBLE_DEVICES."
+        )
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus > count:
+        remedy = f"use --gpus {count}" if count > 1 else "drop it"
+        raise InputError(f"--gpus {gpus} needs {gpus} CUDA GPUs, but there are {count}; {remedy}.")
+
+
+def _whole(name: str) -> str:
+    """``auto`` and ``cuda`` are the first GPU, where there is one."""
+    if name == "auto":
+        import torch
+
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda:0" if name == "cuda" else name
+
+
+def geometry_device(hardware: Hardware, device: torch.device) -> torch.device:
+    """Where geometry is estimated and the scene rendered."""
+    import torch
+
+    return device if hardware.geometry is None else torch.device(hardware.geometry)
+
+
+def away(model: Parts, hardware: Hardware) -> Parts:
+    """``model`` with its codec on the device that was named for it."""
+    if hardware.codec is None:
+        return model
+    import torch
+
+    from flythrough.models.placing import ElsewhereCodec
+
+    there = torch.device(hardware.codec)
+    return replace(model, codec=ElsewhereCodec(model.codec, there, model.device))

@@ -1,0 +1,253 @@
+"""Several GPUs for one run: this process leads, the others only run its denoiser along.
+
+Everything but the denoiser stays as it is on one GPU: conditioning, sampling, decoding and writing
+happen here alone, so processes cannot drift apart. Each call of the denoiser is announced to the
+others (``team_follower.py``), with what they do not have yet: the history of a stage, a prompt.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flythrough.engine.team_wire import Wire, all_well, send
+from flythrough.engine.words import Compute
+from flythrough.errors import FaultError, InputError
+from flythrough.models.adapters import active_loras
+from flythrough.models.catalog import ModelFolder
+from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.history_tokens import History, PackedHistory
+from flythrough.rollout.spec import RolloutSpec
+
+_PATIENCE = timedelta(days=7)
+"""Followers wait this long for the next call: the user of a live rollout may be thinking."""
+_EXCHANGE = timedelta(minutes=5)
+"""Cards wait this long for each other within a call, compiling included."""
+KEPT = 2
+"""Histories and prompts that followers keep: guidance alternates between two prompts."""
+
+
+def join(rank: int, gpus: int, device: torch.device) -> Wire:
+    """Enter the processes whose address the environment names."""
+    dist.init_process_group("gloo", rank=rank, world_size=gpus, timeout=_PATIENCE)
+    if device.type != "cuda":
+        return Wire(device, None)
+    torch.cuda.set_device(device)
+    return Wire(device, dist.new_group(backend="nccl", timeout=_EXCHANGE))
+
+
+@dataclass(eq=False)
+class Kept:
+    """What followers have been sent under numbers, newest last."""
+
+    numbers: list[tuple[int, object]] = field(default_factory=list)
+    next: int = 0
+
+    def number(self, value: object) -> tuple[int, bool]:
+        """The number of ``value``, and whether it is new."""
+        for number, known in self.numbers:
+            if known is value:
+                return number, False
+        self.next += 1
+        self.numbers = [*self.numbers[1 - KEPT :], (self.next, value)]
+        return self.next, True
+
+
+class Team:
+    """The other processes of a run, from their start to :meth:`end`.
+
+    Raises:
+        InputError: this process belongs to a process group already.
+        FaultError: a process did not come up.
+    """
+
+    def __init__(self, gpus: int, device: torch.device) -> None:
+        if dist.is_initialized():
+            raise InputError(
+                f"--gpus {gpus} starts its own processes, but this one belongs to a process group "
+                "of torch.distributed already; start it without torchrun or drop --gpus."
+            )
+        self.gpus = gpus
+        self.device = torch.device("cuda", 0) if device.type == "cuda" else device
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not set up everywhere
+        os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")  # or it waits for whole products
+        if sys.platform == "linux":  # headers never leave the machine
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        folders = [folder for folder in sys.path if folder]
+        shared = {**os.environ, **address, "PYTHONPATH": os.pathsep.join(folders)}
+        if device.type == "cpu":
+            shared["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // gpus))
+        follower = [sys.executable, "-m", "flythrough.engine.team_follower"]
+        self._others = [
+            subprocess.Popen([*follower, str(rank), str(gpus), device.type], env=shared)
+            for rank in range(1, gpus)
+        ]
+        before = {name: os.environ.get(name) for name in address}
+        os.environ.update(address)
+        try:
+            self.wire = join(0, gpus, self.device)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        self.ended = False
+        self.leader: LeadingDenoiser | None = None  # whose weights the others have
+        atexit.register(self.end)
+
+    def load(self, spec: RolloutSpec, folder: ModelFolder, compute: Compute) -> None:
+        """Let the others load the denoiser with the adapters of ``spec``.
+
+        Raises:
+            FaultError: one of them could not; it said why.
+        """
+        header = {"do": "load", "spec": spec.to_dict(), "folder": str(folder.path.resolve())}
+        self.tell({**header, "compute": compute})
+        if not all_well(False):
+            raise FaultError(
+                "A process on another GPU could not load the denoiser and said why above; free "
+                "its memory or use fewer --gpus."
+            )
+
+    def drop(self) -> None:
+        """Let the others give up their weights, before memory is planned anew."""
+        self.leader = None
+        self.tell({"do": "drop"})
+        all_well(False)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended, or one of the others has."""
+        return self.ended or any(other.poll() is not None for other in self._others)
+
+    def tell(self, header: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+        """Send a message to all others.
+
+        Raises:
+            FaultError: one of them has ended.
+        """
+        lost = [number for number, other in enumerate(self._others, 1) if other.poll() is not None]
+        if lost:
+            raise FaultError(
+                f"The process on GPU {lost[0]} has ended, so the run cannot go on; what is stored "
+                "can be continued with `flythrough continue`."
+            )
+        send(header, tensors or {}, self.wire)
+
+    def end(self, *, abruptly: bool = False) -> None:
+        """Let all others end, and leave the group; ``abruptly`` if a call was broken off, so that
+        they may be waiting for something that never comes."""
+        if self.ended:
+            return
+        lost, self.ended = self.lost, True
+        if abruptly or lost:
+            for other in self._others:
+                other.kill()
+        else:
+            send({"do": "end"}, {}, self.wire)
+        for other in self._others:
+            try:
+                other.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                other.kill()
+        dist.destroy_process_group()
+
+
+class LeadingDenoiser(SharedDenoiser):
+    """The fast denoiser whose calls the other processes of ``team`` make along."""
+
+    def __init__(
+        self, team: Team, transformer: HeliosTransformer, settings: FastSettings | None = None
+    ) -> None:
+        super().__init__(transformer, settings, Exchange(team.wire.cards))
+        self.team = team
+        team.leader = self
+        self._histories, self._prompts_sent, self._indices = Kept(), Kept(), Kept()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        indices_hidden_states: Tensor,
+        history: History | PackedHistory | None = None,
+    ) -> Tensor:
+        if self.team.leader is not self:
+            raise FaultError(
+                "Another model has been loaded onto the other GPUs since; begin anew with this one."
+            )
+        if isinstance(history, History):
+            history = self.pack_history(history)
+        header: dict[str, Any] = {"do": "call", "active": active_loras(self.net)}
+        tensors = {"hidden_states": hidden_states, "timestep": timestep}
+        kept = (
+            ("prompt", self._prompts_sent, encoder_hidden_states),
+            ("indices", self._indices, indices_hidden_states),
+        )
+        for name, slot, value in kept:
+            header[name], new = slot.number(value)
+            if new:
+                tensors[name] = value
+        if history is not None:
+            header["history"], new = self._histories.number(history)
+            if new:
+                parts = history._asdict().items()
+                tensors |= {f"history.{name}": part for name, part in parts if part is not None}
+        try:
+            self.team.tell(header, tensors)
+            return super().__call__(
+                hidden_states,
+                timestep,
+                encoder_hidden_states,
+                indices_hidden_states=indices_hidden_states,
+                history=history,
+            )
+        except BaseException:
+            self.team.end(abruptly=True)
+            raise
+
+
+def still_leads(denoiser: object) -> bool:
+    """Whether a denoiser needs no other process, or its processes are there and have its weights:
+    another model may have taken them over, or a fault have ended them."""
+    if not isinstance(denoiser, LeadingDenoiser):
+        return True
+    return denoiser.team.leader is denoiser and not denoiser.team.lost
+
+
+_running: Team | None = None
+
+
+def team_of(gpus: int, device: torch.device) -> Team:
+    """The team of this process, started if there is none of that size."""
+    global _running  # noqa: PLW0603 - a process has one process group
+    known = _running
+    if known is not None and (known.gpus != gpus or known.device.type != device.type):
+        known.end()
+    if known is None or known.lost:
+        if known is not None:
+            known.end()
+        known = _running = Team(gpus, device)
+    return known
+
+
+def drop_weights() -> None:
+    """Free what other processes hold, if there are any."""
+    if _running is not None and not _running.lost:
+        _running.drop()

@@ -1,0 +1,158 @@
+"""The fast denoiser on several GPUs: every process computes its share of the tokens.
+
+Weights are whole in each process; norms, products and the feed-forward see local tokens alone, and
+only self attention exchanges something: keys and values are gathered by everybody while the next
+product runs (values during the product of keys, both during that of queries). The alternative,
+exchanging heads (Ulysses), sends half as many bytes on four GPUs and as many on two, but sends four
+tensors instead of two, packs and unpacks each of them, and can hide only half of it; it would pay
+from eight GPUs on. What comes back are the same bits in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flythrough.models.fast.activations import Activations
+from flythrough.models.fast.block import FastBlock, Rows, turned
+from flythrough.models.fast.denoiser import FastDenoiser, Layout, TextKeys
+from flythrough.models.fast.elementwise import Elementwise
+from flythrough.models.fast.products import BlockProducts
+from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.token_cut import TokenCut
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.rotary import Tables
+
+_all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+"""torch 2.13 has a new name for it and warns of the old one."""
+
+Waiting = Callable[[], Tensor]
+"""Gives what was asked for, once it is there."""
+
+
+class Exchange:
+    """Gathers tokens of all processes of ``group`` (None: of all there are)."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
+
+    def gather(self, own: Tensor) -> Waiting:
+        """Begin to gather ``own`` [B,n,D]; the answer is [B,ranks*n,D] in the order of ranks.
+
+        On a GPU only work that is queued after the answer was asked for waits for it.
+        """
+        own = own.contiguous()
+        whole = own.new_empty(self.ranks * own.shape[0], *own.shape[1:])
+        handle = _all_gather(whole, own, group=self.group, async_op=True)
+
+        def wait(sent: Tensor = own) -> Tensor:
+            handle.wait()
+            del sent  # kept until here: it was being read
+            parts = whole.unflatten(0, (self.ranks, -1))
+            if parts.shape[1] == 1:
+                return parts.flatten(0, 2)[None]
+            return parts.transpose(0, 1).flatten(1, 2)
+
+        return wait
+
+
+class _Local(NamedTuple):
+    """What a process needs of a layout: its positions, tables, and the mask in gathered order."""
+
+    layout: Layout
+    cut: TokenCut
+    own: Tensor
+    tables: Tables
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SharedBlock(FastBlock):
+    """A block whose ``x`` holds the tokens of one process and whose ``tables`` are theirs."""
+
+    exchange: Exchange
+    cut: TokenCut
+
+    def _self_attended(self, ops: Elementwise, out: Activations, first: int) -> Tensor:
+        qkv, own = self.products.qkv, self.block.attn1
+        width, share, total = len(qkv.weight) // 3, self.cut.share, self.cut.total
+        values = self.exchange.gather(qkv.rows(2 * width, 3 * width)(out)[:, :share])
+        k = qkv.rows(width, 2 * width)(out)
+        turned(ops, own.norm_k, k, self.tables)
+        keys = self.exchange.gather(k[:, :share])
+        q = qkv.rows(0, width)(out.since(first))
+        turned(ops, own.norm_q, q, Tables(*(t[:, first:] for t in self.tables)))
+        return self._joined(ops, q, keys()[:, :total], values()[:, :total])
+
+
+class SharedDenoiser(FastDenoiser):
+    """To be called by every process of a group at the same time with the same arguments; each gets
+    the whole result.
+
+    Raises:
+        WeightsError: as :class:`FastDenoiser`.
+    """
+
+    def __init__(
+        self,
+        transformer: HeliosTransformer,
+        settings: FastSettings | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.exchange = exchange or Exchange()
+        super().__init__(transformer, settings)
+
+    def forget(self) -> None:
+        super().forget()
+        self._local: _Local | None = None
+
+    def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
+        assert self._local is not None
+        cut, rank = self._local.cut, self.exchange.rank
+        assert past == cut.past
+        mine = x.index_select(1, self._local.own)
+        tail = super()._through(mine, len(cut.history(rank)), blocks, rows)
+        longest = cut.longest_tail
+        sent = tail.new_zeros(tail.shape[0], longest, tail.shape[2])
+        sent[:, : tail.shape[1]] = tail
+        parts = self.exchange.gather(sent)().unflatten(1, (cut.ranks, longest))
+        found = [parts[:, number, : len(cut.noisy(number))] for number in range(cut.ranks)]
+        return torch.cat(found, dim=1)
+
+    def _blocks(
+        self, products: list[BlockProducts], text: TextKeys, layout: Layout
+    ) -> list[FastBlock]:
+        local = self._located(layout)
+        return [
+            SharedBlock(
+                block,
+                made,
+                keys,
+                local.tables,
+                local.mask,
+                self.attend,
+                exchange=self.exchange,
+                cut=local.cut,
+            )
+            for block, made, keys in zip(self._layers, products, text, strict=True)
+        ]
+
+    def _located(self, layout: Layout) -> _Local:
+        if self._local is None or self._local.layout is not layout:
+            frames, height, width = layout.grid
+            now = frames * height * width
+            device = layout.tables.cos.device
+            cut = TokenCut(layout.tables.cos.shape[1] - now, now, self.exchange.ranks)
+            own = cut.own(self.exchange.rank, device)
+            tables = Tables(*(table.index_select(1, own) for table in layout.tables))
+            mask = layout.mask
+            if mask is not None:
+                mask = mask.index_select(-1, cut.order(device))
+            self._local = _Local(layout, cut, own, tables, mask)
+        return self._local
