@@ -20,8 +20,8 @@ def quantile(values: Tensor, share: float) -> Tensor:
 
 
 def masked_quantile(values: Tensor, among: Tensor, share: float) -> Tensor:
-    """``quantile(values[among], share)`` of finite values, to the bit, without asking the device how
-    many they are; infinite where ``among`` (bool, the shape of ``values``) holds nowhere."""
+    """``quantile(values[among], share)`` of finite values, to the bit, without asking the device
+    how many they are; infinite where ``among`` (bool, shaped as ``values``) holds nowhere."""
     ordered = torch.where(among, values, torch.inf).flatten().sort().values
     last = (among.sum() - 1).clamp_min(0)
     at = share * last.double()

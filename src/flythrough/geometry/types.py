@@ -132,7 +132,7 @@ class Geometry:
         cameras[:, :3, 3] *= factor
         return self._rescaled(factor, depth=self.depth * factor, world_from_camera=cameras)
 
-    def _rescaled(self, factor: Tensor | float, **changes: Tensor) -> Geometry:
+    def _rescaled(self, factor: Tensor | float, **changes: Any) -> Geometry:
         """A number may be anything and is checked; a tensor is a fit, which is bounded."""
         return self._derived(**changes) if isinstance(factor, Tensor) else replace(self, **changes)
 

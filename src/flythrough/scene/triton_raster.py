@@ -1,9 +1,9 @@
 """Triton kernels that draw grid meshes into all frames at once; the plain twin is ``raster.splat``.
 
 Every sample of every cell is projected in registers and offered to its pixel as one 64-bit key,
-the bits of its depth above its inverted number: the smallest key is the nearest sample, among equals
-the last, whatever the order of arrival. A second pass reads the winners' colours back. Nothing is
-laid out in memory and the host learns nothing.
+the bits of its depth above its inverted number: the smallest key is the nearest sample, among
+equals the last, whatever the order of arrival. A second pass reads the winners' colours back.
+Nothing is laid out in memory and the host learns nothing.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -101,7 +101,9 @@ def _offer(  # noqa: PLR0913, PLR0917
         at_y = _rounded(tl.div_rn(fy * y, z) + cy)
         hit = inside & (z > near) & (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
         # A plain 0 keeps the conversion of what is not hit defined.
-        place = tl.where(hit, at_y, 0.0).to(tl.int32) * width + tl.where(hit, at_x, 0.0).to(tl.int32)
+        place = tl.where(hit, at_y, 0.0).to(tl.int32) * width + tl.where(hit, at_x, 0.0).to(
+            tl.int32
+        )
         key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (_LOW - index)
         tl.atomic_min(picture + place, key, mask=hit, sem="relaxed")
         index += cells
