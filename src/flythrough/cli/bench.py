@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def bench(
     name: Annotated[
         Literal["helios", "wah", "warp", "vae", "nano"],
-        Parameter(help="Denoiser and chunks; camera-led chunks; their conditioning; codecs; the bundled model."),
+        Parameter(
+            help="Denoiser; camera-led chunks; their conditioning; codecs; the bundled model."
+        ),
     ],
     /,
     *,

@@ -9,9 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from flythrough.geometry.types import Geometry, ScaleKind
+from flythrough.scene import mesh_draw
 from flythrough.scene.mesh import GridMesh, joined
 from flythrough.scene.mesh_draw import Part
+from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.raster import Splat, splat
+from flythrough.scene.settings import WarpSettings
+from flythrough.scene.surface import Keyframe
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -96,3 +101,36 @@ def test_a_camera_that_looks_away_sees_nothing() -> None:
     assert not ours.seen.any()
     assert not ours.rgb.any()
     assert not ours.depth.any()
+
+
+def test_a_memory_renders_the_same_through_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined and underlaid layers, holes closed: within a small share of pixels."""
+    poses, matrices = cameras()
+    memory = MeshMemory(tuple(Keyframe(picture(n), geometry(n)) for n in range(3)))
+    settings = WarpSettings(samples_per_axis=2, top_fill=False, confidence=0.0)
+    views = []
+    for kernels in (True, False):
+        monkeypatch.setattr(mesh_draw, "_kernels_draw", lambda *_, k=kernels: k)
+        views.append(memory.render(poses, matrices, SIZE, settings, first_is_photo=True))
+    ours, twin = views
+    assert (ours.visible == twin.visible).float().mean() >= ROUNDING
+    close = torch.isclose(ours.rgb, twin.rgb, atol=1e-5).all(1)
+    assert close.float().mean() >= ROUNDING
+    assert torch.isclose(ours.depth, twin.depth, atol=1e-5).float().mean() >= ROUNDING
+
+
+def picture(seed: int) -> Tensor:
+    return torch.rand(3, 17, 26, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def geometry(seed: int) -> Geometry:
+    depth = mesh(seed).points[None, ..., 2]
+    pose = cameras()[0][seed : seed + 1]
+    return Geometry(
+        depth=depth,
+        confidence=torch.ones_like(depth),
+        valid=torch.ones_like(depth, dtype=torch.bool),
+        intrinsics=MATRIX[None].to(DEVICE),
+        world_from_camera=pose,
+        scale=ScaleKind.METRIC,
+    )
