@@ -29,4 +29,5 @@ def masked_quantile(values: Tensor, among: Tensor, share: float) -> Tensor:
     high = torch.minimum(low + 1, last)
     # An index that is a tensor of no axes would be read by the host.
     below, above = ordered.gather(0, torch.stack((low, high))).unbind(0)
-    return below + (above - below) * (at - low).to(values.dtype)
+    between = below + (above - below) * (at - low).to(values.dtype)
+    return torch.where(low == high, below, between)
