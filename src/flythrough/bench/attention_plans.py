@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def lengths(bench: Bench) -> None:
                     found["plan_ms"].append(round(1e3 * (time.perf_counter() - begun), 2))
                     synchronise(bench.device)
                 for name in ("new_ms", "again_ms"):
-                    taken = seconds(lambda g=given: fast(**g), bench.device)
+                    taken = seconds(partial(fast, **given), bench.device)
                     found[name].append(round(1e3 * taken, 2))
         extra = sorted(a - b for a, b in zip(found["new_ms"], found["again_ms"], strict=True))
         return {**found, "median_extra_ms": round(extra[len(extra) // 2], 2)}
@@ -110,9 +111,9 @@ def variants(bench: Bench) -> None:
             if kind == "ragged":  # lengths lie on the device, plans are for the longest
                 ends = torch.tensor([0, tokens], dtype=torch.int32, device=bench.device)
                 rows = [x[0].transpose(0, 1).contiguous() for x in (q, k, v)]
-                return torch.ops.aten._cudnn_attention_forward(  # type: ignore[no-any-return]
-                    *rows, None, ends, ends, padded, padded, False
-                )[0]
+                ragged: Any = torch.ops.aten._cudnn_attention_forward
+                found: Tensor = ragged(*rows, None, ends, ends, padded, padded, False)[0]
+                return found
             with sdpa_kernel(backend):
                 return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -129,5 +130,5 @@ def variants(bench: Bench) -> None:
             for step in (1, 2):
                 bench.rows.measure(
                     f"attention {kind}, {base + 16 * number + step} tokens",
-                    lambda t=base + 16 * number + step, k=kind: variant(t, k),
+                    partial(variant, base + 16 * number + step, kind),
                 )
