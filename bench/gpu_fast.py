@@ -354,7 +354,7 @@ def lengths(run: Run) -> None:
     def work(preferred: bool) -> Figures:
         fast = FastDenoiser(net)
         if not preferred:
-            denoiser.preferred_backends = lambda _device: nullcontext()  # type: ignore[assignment]
+            denoiser.preferred_backends = lambda *_: nullcontext()  # type: ignore[assignment]
         found: dict[str, Any] = {"new_ms": [], "again_ms": [], "tokens": []}
         try:
             for number in range(8):

@@ -59,7 +59,7 @@ def test_switches_become_one_word() -> None:
         chosen_compute(None, True, "fp8")
 
 
-@pytest.mark.parametrize("suite", ["helios", "wah", "vae"])
+@pytest.mark.parametrize("suite", ["helios", "wah", "warp", "vae"])
 def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suite: str) -> None:
     target = tmp_path / "out.json"
     words = ["--config", "tiny", "--device", "cpu", "--runs", 1, "--chunks", 1, "-o", target]
@@ -72,6 +72,11 @@ def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suit
     wanted = {
         "helios": ["forward diffusers", "forward fast", "helios [2, 2, 2]", "helios [1, 1, 1] fp8"],
         "wah": ["forward warp, adapter merged", "wah [2, 2, 2]", "wah realtime fp8"],
+        "warp": [
+            "render, later chunk",
+            "conditioning of a later chunk",
+            "camera command to new frames, realtime",
+        ],
         "vae": ["codec decode", "fast codec encode"],
     }
     assert set(wanted[suite]) <= set(found["rows"])

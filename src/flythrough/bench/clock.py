@@ -6,8 +6,11 @@ import platform
 import resource
 import statistics
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +43,29 @@ def median_seconds(
         work()
     found = [seconds(work, device) for _ in range(runs)]
     return statistics.median(found), found, first
+
+
+def host_waits(work: Callable[[], Any], device: torch.device) -> tuple[int, dict[str, int]]:
+    """How often the host waits for a GPU during ``work``, and in which lines; (0, {}) elsewhere.
+
+    torch counts: copies that are waited for, and tensors that the host reads.
+    """
+    if device.type != "cuda":
+        work()
+        return 0, {}
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    places: Counter[str] = Counter()
+    for warning in said:
+        if "synchroniz" in str(warning.message):
+            places["/".join(Path(warning.filename).parts[-2:]) + f":{warning.lineno}"] += 1
+    return places.total(), dict(places.most_common())
 
 
 def reset_peak(device: torch.device) -> None:

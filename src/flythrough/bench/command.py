@@ -15,7 +15,7 @@ from flythrough.errors import InputError
 if TYPE_CHECKING:
     from flythrough.bench.rows import Figures
 
-SuiteName = Literal["helios", "wah", "vae", "nano"]
+SuiteName = Literal["helios", "wah", "warp", "vae", "nano"]
 RESULTS = Path("bench") / "results"
 
 
@@ -69,6 +69,7 @@ def run_bench(
     check_bench(request)
 
     from flythrough.bench import suites
+    from flythrough.bench import warp as conditioning
     from flythrough.bench.clock import machine
     from flythrough.bench.nano import nano
     from flythrough.bench.rows import Rows
@@ -96,5 +97,11 @@ def run_bench(
         rows, SIZES[name], device, pick_dtype(device), request.runs, request.chunks
     )
     suites.ceilings(bench)
-    {"helios": suites.helios, "wah": suites.wah, "vae": suites.vae}[request.suite](bench)
+    measure: dict[str, Callable[[suites.Bench], None]] = {
+        "helios": suites.helios,
+        "wah": suites.wah,
+        "warp": conditioning.warp,
+        "vae": suites.vae,
+    }
+    measure[request.suite](bench)
     return target, rows.data()

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 def bench(
     name: Annotated[
-        Literal["helios", "wah", "vae", "nano"],
-        Parameter(help="Denoiser and chunks; camera-led chunks; codecs; the bundled model."),
+        Literal["helios", "wah", "warp", "vae", "nano"],
+        Parameter(
+            help="Denoiser; camera-led chunks; their conditioning; codecs; the bundled model."
+        ),
     ],
     /,
     *,

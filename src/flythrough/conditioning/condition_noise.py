@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flythrough.errors import InputError
+from flythrough.models.uploads import uploaded
 
 SigmaRange = tuple[float, float]
 
@@ -32,7 +33,8 @@ def with_condition_noise(
     Training and inference noise their conditions by this one function.
     """
     sigma, noise = draw_condition_noise(latents.shape, source, limits)
-    return noised(latents, sigma.to(latents.device), noise.to(latents.device))
+    at = latents.device
+    return noised(latents, uploaded(sigma, at, sigma.dtype), uploaded(noise, at, noise.dtype))
 
 
 def draw_condition_noise(

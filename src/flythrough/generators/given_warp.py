@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flythrough.generators.warp import WarpClip
+from flythrough.models.uploads import uploaded
 from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 
@@ -37,4 +38,4 @@ class GivenWarp:
         )
 
     def _unit(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device, torch.float32) / 255
+        return uploaded(array, self.device) / 255

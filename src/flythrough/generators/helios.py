@@ -22,6 +22,7 @@ from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.generators.seams import softened
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
+from flythrough.models.uploads import uploaded
 from flythrough.rollout.chunk import (
     CHUNK_FRAMES,
     HISTORY_CHUNKS,
@@ -282,7 +283,7 @@ class HeliosGenerator:
         def fresh_block_noise(stage: int, shape: torch.Size) -> Tensor:
             source = seeds.generator(spec.seed, request.index, "block-noise", stage)
             draw = reference_block_noise if settings.reference else block_noise
-            return draw(shape, source, self.pyramid.gamma).to(self.model.device)
+            return uploaded(draw(shape, source, self.pyramid.gamma), self.model.device)
 
         return sample_pyramid(
             denoise,
@@ -314,7 +315,7 @@ class HeliosGenerator:
     def start_noise(self, rollout: Rollout, index: int) -> Tensor:
         shape = (1, self.model.codec.latent_channels, LATENT_FRAMES, *self.latent_size(rollout))
         source = seeds.generator(rollout.spec.seed, index, "start-noise")
-        return torch.randn(shape, generator=source).to(self.model.device)
+        return uploaded(torch.randn(shape, generator=source), self.model.device)
 
     def latent_size(self, rollout: Rollout) -> tuple[int, int]:
         factor = self.model.codec.spatial
@@ -326,7 +327,7 @@ class HeliosGenerator:
         return torch.zeros(1, channels, frames, *size, device=self.model.device)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.model.device, torch.float32)
+        return uploaded(array, self.model.device)
 
 
 def prompt_blend(rollout: Rollout, request: ChunkRequest, span: int) -> tuple[str | None, float]:

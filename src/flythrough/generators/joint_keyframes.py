@@ -19,6 +19,7 @@ from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.focal import smoothed_focals
 from flythrough.geometry.joint import joint_estimate
 from flythrough.geometry.types import Geometry
+from flythrough.models.uploads import uploaded
 from flythrough.scene.atlas import background_atlas
 from flythrough.scene.mesh_memory import MeshMemory, over_atlas
 from flythrough.scene.rendered import RenderedView
@@ -39,7 +40,8 @@ class Boundary:
     def camera(self) -> tuple[Tensor, Tensor]:
         """Pose [1,4,4] and intrinsics [1,3,3] as the image's floats."""
         pair = (self.world_from_camera, self.intrinsics)
-        first, second = (torch.from_numpy(np.array(value)).to(self.image)[None] for value in pair)
+        at, dtype = self.image.device, self.image.dtype
+        first, second = (uploaded(value, at, dtype)[None] for value in pair)
         return first, second
 
 

@@ -23,11 +23,12 @@ from flythrough.generators.joint_keyframes import (
     published_view,
 )
 from flythrough.generators.warp import WarpClip
-from flythrough.geometry.align import DepthScale, depth_scale
+from flythrough.geometry.align import depth_scale, status_of
 from flythrough.geometry.estimator import Estimator
 from flythrough.geometry.joint import check_views
 from flythrough.geometry.types import Geometry
 from flythrough.models.placing import current
+from flythrough.models.uploads import uploaded
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.scene.keyframe_choice import cells_in_view, drawn_keyframes, most_added
@@ -78,6 +79,7 @@ class KeyframeMemory:
         self._photo_known = lru_cache(maxsize=2)(self._first)
         self._known: OrderedDict[tuple[str, ...], Keyframes] = OrderedDict()
         self._scene: tuple[Keyframes, SceneMemory] | None = None
+        self._fits: list[tuple[str, Tensor]] = []
 
     def photo_geometry(self, rollout: Rollout) -> Geometry:
         """Geometry of the photo at the origin, estimated once.
@@ -93,7 +95,8 @@ class KeyframeMemory:
         assert request.intrinsics is not None
         with current(self.device):
             view = self._view(rollout, request.world_from_camera, request.intrinsics)
-        if not bool((view.visible > 0.5).flatten(1).any(1).all()):
+            blind = ~(view.visible > 0.5).flatten(1).any(1).all()
+        if self._tell_fits(blind):
             self._say(
                 f"chunk {request.index + 1}: some cameras see nothing of what is known; those "
                 "frames are invented."
@@ -124,6 +127,12 @@ class KeyframeMemory:
     def keyframes(self, rollout: Rollout) -> Keyframes:
         """The photo and the last frames of the newest chunks, oldest first, in the photo's world
         and unit: those from which the drawn ones are chosen."""
+        known = self._derived(rollout)
+        if self._fits:
+            self._tell_fits(torch.zeros((), dtype=torch.bool, device=self.device))
+        return known
+
+    def _derived(self, rollout: Rollout) -> Keyframes:
         if self.photo_only or not rollout.chunks:
             return (self._photo(rollout),)
         if self.settings.estimation == "joint":
@@ -137,7 +146,7 @@ class KeyframeMemory:
             boundaries = self._boundaries(rollout)
             return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
-        known, size = self.keyframes(rollout), rollout.size
+        known, size = self._derived(rollout), rollout.size
         drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
         if self._scene is None or not _same(self._scene[0], drawn):
             self._scene = drawn, scene_memory(drawn, settings)
@@ -178,13 +187,13 @@ class KeyframeMemory:
         shown = around.render(camera, matrix, own.size, bare)
         seen = shown.visible[0] > 0.5
         fitted = depth_scale(shown.depth[0], seen, own.depth[0], own.valid[0])
-        self._say_fit(what, fitted)
+        self._fits.append((what, fitted.facts))
         return (*known, replace(usable[0], geometry=own.with_depth_scaled(fitted.scale)))
 
     def _joint(self, rollout: Rollout) -> Keyframes:
         found = joint_keyframes(self.estimator, self._photo(rollout), self._boundaries(rollout))
         newest = len(rollout.chunks)
-        self._say_fit(f"chunk {newest}: the joint estimate", found.fitted)
+        self._fits.append((f"chunk {newest}: the joint estimate", found.fitted.facts))
         kept = [found.keyframes[0]]
         for number, keyframe in enumerate(reversed(found.keyframes[1:])):
             what = f"chunk {newest - number}: its last frame"
@@ -225,16 +234,25 @@ class KeyframeMemory:
             self._say(f"{what} has no depth that could be used and is not remembered.")
             return ()
 
-    def _say_fit(self, what: str, fitted: DepthScale) -> None:
-        if fitted.status == "no_valid_overlap":
-            self._say(
-                f"{what} shows nothing of what is known; its depth keeps the network's own scale."
-            )
-        elif fitted.status == "clamped":
-            self._say(
-                f"{what} differs more than tenfold in scale from what is known; its depth is taken "
-                f"times {float(fitted.scale):g} only."
-            )
+    def _tell_fits(self, flag: Tensor) -> bool:
+        """Say how depths were fitted since the last time; ``flag`` (a bool on the device) comes
+        back in the same transfer, the only one a warp waits for after it is rendered."""
+        fits, self._fits = self._fits, []
+        *facts, last = torch.cat([*(facts for _, facts in fits), flag.double()[None]]).tolist()
+        for number, (what, _) in enumerate(fits):
+            scale, count, outside = facts[3 * number : 3 * number + 3]
+            status = status_of((scale, count, outside))
+            if status == "no_valid_overlap":
+                self._say(
+                    f"{what} shows nothing of what is known; its depth keeps the network's own "
+                    "scale."
+                )
+            elif status == "clamped":
+                self._say(
+                    f"{what} differs more than tenfold in scale from what is known; its depth is "
+                    f"taken times {scale:g} only."
+                )
+        return bool(last)
 
     def _say(self, text: str) -> None:
         if self._notify is not None and text not in self._said:
@@ -249,7 +267,7 @@ class KeyframeMemory:
         return self._tensor(array).permute(2, 0, 1) / 255
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device, torch.float32)
+        return uploaded(array, self.device)
 
 
 def _same(some: Keyframes, others: Keyframes) -> bool:

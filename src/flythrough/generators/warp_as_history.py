@@ -30,6 +30,7 @@ from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.generators.helios import HeliosGenerator, StageConditioning
 from flythrough.generators.warp import WarpClip, WarpSource
 from flythrough.models.adapters import set_lora_active
+from flythrough.models.history_tokens import ChosenTokens
 from flythrough.models.loading import LoadedModel
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
@@ -106,9 +107,15 @@ class WarpAsHistoryGenerator:
     def warped(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> StageConditioning:
         """History with the encoded warp at the target's frame indices."""
         settings = self.settings
-        latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
-        visible = visibility_to_latent(warp.visible[None], latents.shape[-2:])
+        visible = visibility_to_latent(warp.visible[None], self.helios.latent_size(rollout))
         prefix, past = self._anchored(rollout)
+        # The choice waits for the rendering alone if it is made before the device has to encode,
+        # and what follows from it is done while it does.
+        blank = prefix.new_empty(*prefix.shape[:2], *visible.shape[1:])
+        empty, _ = warped_history(prefix, past, blank, visible, settings=settings.history)
+        chosen = self.model.transformer.choose_tokens(empty)
+        latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
+        self._plan(chosen, visible.shape[1:])
         history, target = warped_history(
             prefix,
             past,
@@ -117,13 +124,22 @@ class WarpAsHistoryGenerator:
             settings=settings.history,
         )
         return StageConditioning(
-            history=history,
+            history=replace(history, chosen=chosen),
             target=target.to(self.model.device),
             embedding=self.helios.blended_embedding(
                 rollout, request, settings.trigger if settings.lora else None
             ),
             camera=settings.lora,
         )
+
+    def _plan(self, chosen: ChosenTokens, shape: torch.Size) -> None:
+        """Attention of the stages that see the warp, planned for latents of ``shape`` (t, h, w)."""
+        fast = self.model.fast
+        if fast is None:
+            return
+        for stage in range(self.settings.stages):
+            shrink = 2 ** (self.helios.pyramid.stages - 1 - stage)
+            fast.plan_attention(chosen, (shape[0], shape[1] // shrink, shape[2] // shrink))
 
     def _anchored(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """The photo's latent as anchor, and the past: noise is added to one of them at most once,

@@ -21,6 +21,7 @@ from flythrough.generators.base import Report, silent
 from flythrough.generators.helios import prompt_blend
 from flythrough.generators.warp import WarpClip, WarpSource
 from flythrough.models.loading import LoadedStDiff
+from flythrough.models.uploads import uploaded
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
 from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
@@ -151,7 +152,7 @@ class WorldWarpGenerator:
     def start_noise(self, rollout: Rollout, index: int, shape: torch.Size) -> Tensor:
         """The noise of chunk ``index``: a function of the seed alone."""
         source = seeds.generator(rollout.spec.seed, index, "start-noise")
-        return torch.randn(shape, generator=source).to(self.model.device)
+        return uploaded(torch.randn(shape, generator=source), self.model.device)
 
     def _velocity(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """One call of the network; float32 in and out."""
@@ -170,5 +171,5 @@ class WorldWarpGenerator:
 
     def _video(self, frames: np.ndarray) -> Tensor:
         """uint8 [T,H,W,3] -> [1,3,T,H,W] in [0,1]."""
-        pixels = torch.from_numpy(np.array(frames)).to(self.model.device, torch.float32)
+        pixels = uploaded(frames, self.model.device)
         return pixels.permute(3, 0, 1, 2)[None] / 255

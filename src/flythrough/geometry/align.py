@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from flythrough.errors import GeometryError
-from flythrough.geometry.quantile import quantile
+from flythrough.geometry.quantile import masked_quantile
+
+Status = Literal["ok", "clamped", "no_valid_overlap"]
 
 _LIMITS = (0.1, 10.0)
 _TRIM_FROM = 32
@@ -21,16 +24,39 @@ _TRIM = 0.1
 class DepthScale:
     """The factor between two depth maps of one view.
 
+    Its values stay on the device; ``status`` and ``count`` wait for them.
+
     Attributes:
         scale: scalar tensor; current depth times ``scale`` agrees with the reference.
-        status: ``clamped`` when the ratio lay outside [0.1, 10], ``no_valid_overlap`` (and scale 1)
-            when no pixel was valid in both.
-        count: pixels that the median was taken over.
+        counted: scalar int64 tensor, pixels that the median was taken over.
+        outside: scalar bool tensor, whether the ratio lay outside [0.1, 10].
     """
 
     scale: Tensor
-    status: Literal["ok", "clamped", "no_valid_overlap"]
-    count: int
+    counted: Tensor
+    outside: Tensor
+
+    @property
+    def facts(self) -> Tensor:
+        """``scale``, ``counted`` and ``outside`` as float64 [3], for :func:`status_of`."""
+        return torch.stack([self.scale.double(), self.counted.double(), self.outside.double()])
+
+    @property
+    def count(self) -> int:
+        """Pixels that the median was taken over."""
+        return int(self.counted)
+
+    @property
+    def status(self) -> Status:
+        """``clamped`` when the ratio lay outside [0.1, 10], ``no_valid_overlap`` (and scale 1) when
+        no pixel was valid in both."""
+        return status_of(self.facts.tolist())
+
+
+def status_of(facts: Sequence[float]) -> Status:
+    """The status that :attr:`DepthScale.facts` stand for."""
+    _, count, outside = facts
+    return "no_valid_overlap" if count == 0 else "clamped" if outside else "ok"
 
 
 def depth_scale(
@@ -62,14 +88,11 @@ def depth_scale(
         )
     common = reference_valid & current_valid & (reference > 0) & (current > 0)
     common = common & torch.isfinite(reference) & torch.isfinite(current)
-    ratios = reference[common].double() / current[common].double()
-    if len(ratios) == 0:
-        return DepthScale(current.new_ones(()), "no_valid_overlap", 0)
-    if len(ratios) >= _TRIM_FROM:
-        low, high = quantile(ratios, _TRIM), quantile(ratios, 1 - _TRIM)
-        ratios = ratios[(ratios >= low) & (ratios <= high)]
-    median = quantile(ratios, 0.5)
+    ratios = torch.where(common, reference.double() / current.double(), torch.inf)
+    low, high = (masked_quantile(ratios, common, share) for share in (_TRIM, 1 - _TRIM))
+    few = common.sum() < _TRIM_FROM
+    kept = common & (few | ((ratios >= low) & (ratios <= high)))
+    counted = kept.sum()
+    median = torch.where(counted > 0, masked_quantile(ratios, kept, 0.5), 1.0)
     scale = median.clamp(*_LIMITS)
-    return DepthScale(
-        scale.to(current.dtype), "ok" if bool(scale == median) else "clamped", len(ratios)
-    )
+    return DepthScale(scale.to(current.dtype), counted, scale != median)

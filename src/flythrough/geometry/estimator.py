@@ -65,7 +65,7 @@ def check_images(images: Tensor, estimator: str, max_views: int | None) -> None:
             f"{estimator} takes at most {max_views} view(s) but {len(images)} were given; pass "
             "fewer or choose another estimator."
         )
-    low, high = float(images.min()), float(images.max())
+    low, high = torch.stack(images.aminmax()).tolist()
     if not (images.is_floating_point() and low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise GeometryError(
             f"Picture values are {images.dtype} from {low:.3g} to {high:.3g} but must be floating "

@@ -83,6 +83,13 @@ class Geometry:
     def _tensors(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
+    def _derived(self, **changes: Tensor) -> Geometry:
+        """With some tensors replaced by such as keep what was checked, so that nothing has to be
+        asked of the device."""
+        made = object.__new__(Geometry)
+        made.__dict__.update(vars(self) | changes)
+        return made
+
     def frame(self, index: int) -> Geometry:
         """The geometry of one frame (N = 1); negative indices count from the end."""
         if not -len(self) <= index < len(self):
@@ -90,11 +97,11 @@ class Geometry:
                 f"Frame {index} was asked for but the geometry has {len(self)}; count from 0."
             )
         at = index % len(self)
-        return replace(self, **{k: v[at : at + 1] for k, v in self._tensors().items()})
+        return self._derived(**{k: v[at : at + 1] for k, v in self._tensors().items()})
 
     def to(self, device: torch.device | str) -> Geometry:
         """The same values on another device."""
-        return replace(self, **{k: v.to(device) for k, v in self._tensors().items()})
+        return self._derived(**{k: v.to(device) for k, v in self._tensors().items()})
 
     def points_camera(self) -> Tensor:
         """Points [N,H,W,3] in each camera's frame."""
@@ -111,17 +118,23 @@ class Geometry:
 
     def placed(self, world_from_camera: Tensor) -> Geometry:
         """The same depth seen from other cameras [N,4,4]."""
+        if world_from_camera.shape == self.world_from_camera.shape:
+            return self._derived(world_from_camera=world_from_camera)
         return replace(self, world_from_camera=world_from_camera)
 
     def with_depth_scaled(self, factor: Tensor | float) -> Geometry:
         """Depth times a positive ``factor`` with the cameras left where they are."""
-        return replace(self, depth=self.depth * factor)
+        return self._rescaled(factor, depth=self.depth * factor)
 
     def scaled(self, factor: Tensor | float) -> Geometry:
         """Depth and camera positions times a positive ``factor``: the scene in another unit."""
         cameras = self.world_from_camera.clone()
         cameras[:, :3, 3] *= factor
-        return replace(self, depth=self.depth * factor, world_from_camera=cameras)
+        return self._rescaled(factor, depth=self.depth * factor, world_from_camera=cameras)
+
+    def _rescaled(self, factor: Tensor | float, **changes: Any) -> Geometry:
+        """A number may be anything and is checked; a tensor is a fit, which is bounded."""
+        return self._derived(**changes) if isinstance(factor, Tensor) else replace(self, **changes)
 
 
 def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:

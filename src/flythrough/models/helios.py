@@ -25,13 +25,14 @@ from flythrough.models.helios_blocks import (
 )
 from flythrough.models.helios_embeddings import ConditionEmbedder
 from flythrough.models.history_tokens import (
+    ChosenTokens,
     History,
     HistoryBand,
     Kernel,
     PackedHistory,
     Selection,
-    common_indices,
     effective_threshold,
+    kept_positions,
     kept_tokens,
     pad_to_multiple,
 )
@@ -204,12 +205,13 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         """
         if selection not in ("drop", "mask"):
             raise InputError(f"token selection {selection!r} is unknown; choose 'drop' or 'mask'")
-        bands = [("long", history.long, 4), ("mid", history.mid, 2), ("short", history.short, 1)]
         threshold = effective_threshold(history.threshold, reference=reference)
+        chosen = history.chosen
+        if selection == "drop" and chosen is None:
+            chosen = self.choose_tokens(history, reference=reference)
         packed = [
-            self._packed_band(name, band, pool, threshold, selection)
-            for name, band, pool in bands
-            if band is not None
+            self._packed_band(name, band, pool, threshold, chosen)
+            for name, band, pool in _bands(history)
         ]
         if not packed:
             return self._no_history()
@@ -227,7 +229,45 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
             cos=torch.cat([p.cos.expand(rows, -1, -1) for p in packed], dim=1),
             sin=torch.cat([p.sin.expand(rows, -1, -1) for p in packed], dim=1),
             visible=torch.cat([s.expand(batch, -1) for s in seen], dim=1) if masked else None,
+            dropped=any(p.dropped for p in packed),
         )
+
+    def choose_tokens(self, history: History, *, reference: bool = False) -> ChosenTokens:
+        """Which tokens ``pack_history`` keeps under "drop": a matter of visibility alone, so that
+        it can be settled before the latents are encoded. The host waits for the device once.
+
+        Raises:
+            InputError: samples of a batch disagree.
+        """
+        threshold = effective_threshold(history.threshold, reference=reference)
+        bands = _bands(history)
+        masked = {
+            name: kept_tokens(
+                band.visible.to(band.latents.device), self._kernel(name, band), threshold
+            )
+            for name, band, _ in bands
+            if band.visible is not None and threshold is not None
+        }
+        kept = dict(zip(masked, kept_positions(list(masked.values())), strict=True))
+        count = 0
+        for name, band, _ in bands:
+            positions = kept.get(name)
+            sizes = zip(band.latents.shape[-3:], self._kernel(name, band), strict=True)
+            count += (
+                math.prod(-(-n // k) for n, k in sizes) if positions is None else len(positions)
+            )
+        return ChosenTokens(kept.get("long"), kept.get("mid"), kept.get("short"), count)
+
+    def _kernel(self, name: str, band: HistoryBand) -> Kernel:
+        """Latents that a token of the band covers, and whether the band can be cut so."""
+        if not self._has_history:
+            raise InputError(
+                f"a {name} history was given to a model without history patches; leave it out or "
+                "load a model that has them"
+            )
+        patches: PatchProjection = getattr(self, f"patch_{name}")
+        self._check_divisible(f"{name} history latents", band.latents, spatial_only=name != "short")
+        return _triple(patches.kernel_size)
 
     def _packed_band(
         self,
@@ -235,17 +275,12 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         band: HistoryBand,
         pool: int,
         threshold: float | None,
-        selection: Selection,
+        chosen: ChosenTokens | None,
     ) -> PackedHistory:
-        """One band; its tokens cover ``pool`` patches along each axis."""
-        if not self._has_history:
-            raise InputError(
-                f"a {name} history was given to a model without history patches; leave it out or "
-                "load a model that has them"
-            )
-        self._check_divisible(f"{name} history latents", band.latents, spatial_only=pool > 1)
+        """One band; its tokens cover ``pool`` patches along each axis. Without ``chosen`` tokens
+        all stay, and are marked."""
+        kernel = self._kernel(name, band)
         patches: PatchProjection = getattr(self, f"patch_{name}")
-        kernel = _triple(patches.kernel_size)
         device = band.latents.device
         tokens = patches(pad_to_multiple(band.latents, kernel))
         height, width = band.latents.shape[-2:]
@@ -255,13 +290,14 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         )
         if band.visible is None or threshold is None:
             return PackedHistory(tokens, cos, sin)
-        keep = kept_tokens(band.visible.to(device), kernel, threshold)
-        if selection == "mask":
-            return PackedHistory(tokens, cos, sin, keep)
-        kept = common_indices(keep)
+        if chosen is None:
+            return PackedHistory(
+                tokens, cos, sin, kept_tokens(band.visible.to(device), kernel, threshold)
+            )
+        kept: Tensor | None = getattr(chosen, name)
         if kept is None:
             return PackedHistory(tokens, cos, sin)
-        return PackedHistory(tokens[:, kept], cos[:, kept], sin[:, kept])
+        return PackedHistory(tokens[:, kept], cos[:, kept], sin[:, kept], dropped=True)
 
     def _no_history(self) -> PackedHistory:
         weight = self.patch_embedding.weight
@@ -303,6 +339,12 @@ class HeliosTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ign
         values = json.loads(super().to_json_string())
         values["_class_name"] = _PUBLISHED_CLASS
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _bands(history: History) -> list[tuple[str, HistoryBand, int]]:
+    """Name, band and patches along each axis of a token, oldest first."""
+    given = [("long", history.long, 4), ("mid", history.mid, 2), ("short", history.short, 1)]
+    return [(name, band, pool) for name, band, pool in given if band is not None]
 
 
 def joined(

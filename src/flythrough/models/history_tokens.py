@@ -6,6 +6,7 @@ adds, per history token, whether anything was seen there, and leaves unseen toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -64,11 +65,28 @@ class HistoryBand:
             )
 
 
+class ChosenTokens(NamedTuple):
+    """Positions [n] int64 of the tokens that stay in each band, None where all do, and how many
+    stay in all bands together."""
+
+    long: Tensor | None
+    mid: Tensor | None
+    short: Tensor | None
+    total: int
+
+    @property
+    def dropped(self) -> bool:
+        """Whether any token was left out."""
+        return any(band is not None for band in (self.long, self.mid, self.short))
+
+
 @dataclass(frozen=True, eq=False)
 class History:
     """The three bands, newest first, and the visibility from which a token is kept.
 
     ``threshold`` is inclusive and in [0,1]; None keeps every token, whatever the masks say.
+    ``chosen`` are the tokens that stay where they were chosen already, before the latents were
+    known (``HeliosTransformer.choose_tokens``); None: when the history is packed.
 
     Raises:
         InputError: a threshold outside [0,1], or bands of different latent sizes.
@@ -78,6 +96,7 @@ class History:
     mid: HistoryBand | None = None
     long: HistoryBand | None = None
     threshold: float | None = 0.5
+    chosen: ChosenTokens | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
@@ -100,12 +119,14 @@ class PackedHistory(NamedTuple):
         tokens: [B or 1,H,D] embedded latents in the order long, mid, short.
         cos, sin: [B or 1,H,head_dim / 2] rotary tables, float32.
         visible: [B,H] bool, which tokens may be attended to; None where all may.
+        dropped: tokens were left out, so that their number is as good as any.
     """
 
     tokens: Tensor
     cos: Tensor
     sin: Tensor
     visible: Tensor | None = None
+    dropped: bool = False
 
 
 def pad_to_multiple(x: Tensor, kernel: Kernel) -> Tensor:
@@ -131,17 +152,25 @@ def effective_threshold(threshold: float | None, *, reference: bool) -> float | 
     return (threshold or _REFERENCE_THRESHOLD) if reference else threshold
 
 
-def common_indices(keep: Tensor) -> Tensor | None:
-    """Positions kept by every sample of ``keep`` [B,N]; None where that is all of them.
+def kept_positions(keeps: Sequence[Tensor]) -> list[Tensor | None]:
+    """Positions kept by every sample of each of ``keeps`` [B,N]; None where that is all of them.
+
+    The host waits once for how many they are, whatever the number of bands.
 
     Raises:
         InputError: samples disagree, so that no rectangular batch remains.
     """
-    first = keep[0]
-    if keep.shape[0] > 1 and not torch.equal(keep, first.expand_as(keep)):
-        raise InputError(
-            "visibility masks differ between the samples of a batch, so that different tokens "
-            'would be dropped; pass selection="mask" or run the samples one by one'
-        )
-    indices = first.nonzero()[:, 0]
-    return None if indices.numel() == first.numel() else indices
+    if not keeps:
+        return []
+    facts = [torch.stack([k[0].sum(), (k != k[:1]).any().long()]) for k in keeps]
+    found: list[Tensor | None] = []
+    for keep, (count, differ) in zip(keeps, torch.stack(facts).tolist(), strict=True):
+        if differ:
+            raise InputError(
+                "visibility masks differ between the samples of a batch, so that different tokens "
+                'would be dropped; pass selection="mask" or run the samples one by one'
+            )
+        # A stable sort lists them in order without asking how many there are.
+        ordered = (~keep[0]).byte().sort(stable=True).indices
+        found.append(None if count == keep.shape[1] else ordered[:count])
+    return found

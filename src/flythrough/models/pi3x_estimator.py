@@ -159,7 +159,9 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _scaled(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Intrinsics [N,3,3] of a picture of size ``old`` (H, W) after it is stretched to ``new``."""
-    factors = intrinsics.new_tensor([new[1] / old[1], new[0] / old[0], 1.0])
+    # Filled on the device: a tensor of numbers from the host would wait for the copy.
+    shares = (new[1] / old[1], new[0] / old[0], 1.0)
+    factors = torch.cat([intrinsics.new_full((1,), share) for share in shares])
     return intrinsics * factors[:, None]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flythrough.geometry.quantile import quantile
+from flythrough.geometry.quantile import masked_quantile
 from flythrough.geometry.types import Geometry, moved, unproject
 from flythrough.scene.surface import Keyframe
 
@@ -62,9 +62,9 @@ def background_pixels(geometry: Geometry) -> Tensor:
     depth, valid = geometry.depth[0], geometry.valid[0]
     far = ~valid | (geometry.confidence[0] < _CONFIDENT)
     usable = valid & torch.isfinite(depth) & (depth > 0)
-    if int(usable.sum()) >= _MIN_DEPTHS:
-        far = far | (usable & (depth >= quantile(depth[usable].double(), _FAR)))
-    return far if float(far.float().mean()) >= _LEAST_SHARE else torch.ones_like(far)
+    enough = usable.sum() >= _MIN_DEPTHS
+    far = far | (enough & usable & (depth >= masked_quantile(depth.double(), usable, _FAR)))
+    return far | (far.float().mean() < _LEAST_SHARE)
 
 
 def background_atlas(keyframes: Sequence[Keyframe]) -> Atlas:
@@ -76,11 +76,11 @@ def background_atlas(keyframes: Sequence[Keyframe]) -> Atlas:
     for keyframe in keyframes:
         geometry = keyframe.geometry
         far = background_pixels(geometry)
-        texel = _texels(geometry.world_from_camera, geometry.intrinsics, geometry.size)[0][far]
+        texel = _texels(geometry.world_from_camera, geometry.intrinsics, geometry.size)[0]
         # Whole numbers add up to the same sum in whatever order threads arrive.
-        levels = (keyframe.image.permute(1, 2, 0)[far] * 255).round().long()
-        total.index_add_(0, texel, levels)
-        count.index_add_(0, texel, torch.ones_like(texel))
+        levels = (keyframe.image.permute(1, 2, 0) * 255).round().long() * far[..., None]
+        total.index_add_(0, texel.flatten(), levels.flatten(0, 1))
+        count.index_add_(0, texel.flatten(), far.flatten().long())
     mean = (total.double() / count.clamp_min(1)[:, None]).round() / 255
     colours = mean.float().view(height, width, 3)
     return filled_rows(Atlas(colours, (count > 0).view(height, width)))

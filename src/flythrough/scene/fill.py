@@ -67,7 +67,8 @@ def _between(
     depth = _summed(drawn.depth.float()[:, None] * weight, radius) / count
     xy = xy.permute(0, 2, 3, 1)
     height, width = picture.shape[-2:]
-    limits = xy.new_tensor([width - 1, height - 1])
+    # Made on the device: a tensor of numbers from the host would wait for the copy.
+    limits = torch.cat([xy.new_full((1,), width - 1), xy.new_full((1,), height - 1)])
     grid = xy / limits.clamp_min(1) * 2 - 1
     source = picture[None].float().expand(len(grid), -1, -1, -1)
     colours = functional.grid_sample(source, grid, padding_mode="border", align_corners=True)

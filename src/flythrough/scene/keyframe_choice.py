@@ -7,12 +7,12 @@ each would add to those that are drawn anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from flythrough.geometry.types import moved, unproject
+from flythrough.geometry.types import Geometry, moved, unproject
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.surface import Keyframe
 
@@ -33,11 +33,7 @@ def share_in_view(
     Args:
         world_from_camera: [T,4,4]; intrinsics: [T,3,3] in pixels of ``size`` = (height, width).
     """
-    u, v, z = _projected(keyframe, world_from_camera, intrinsics)
-    height, width = size
-    inside = (u >= -_MARGIN) & (u <= width - 1 + _MARGIN) & (v >= -_MARGIN)
-    inside = inside & (v <= height - 1 + _MARGIN) & (z > _NEAR)
-    return int(inside.any(0).sum()) / max(1, inside.shape[1])
+    return float(_shares([keyframe], world_from_camera, intrinsics, size)[0])
 
 
 def cells_in_view(
@@ -45,28 +41,59 @@ def cells_in_view(
 ) -> Tensor:
     """Which 16-pixel cells of T target views hold points of a keyframe (every eighth pixel): bool
     [T, cells]. What hides a point does not matter."""
-    u, v, z = _projected(keyframe, world_from_camera, intrinsics)
-    column, row = ((values + 0.5).div(_CELL).floor() for values in (u, v))
+    return _cells([keyframe], world_from_camera, intrinsics, size)[0]
+
+
+def _shares(
+    keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """:func:`share_in_view` of K keyframes: float64 [K] on their device."""
+    found = []
+    height, width = size
+    for u, v, z, valid in _projections(keyframes, cameras, intrinsics):
+        inside = (u >= -_MARGIN) & (u <= width - 1 + _MARGIN) & (v >= -_MARGIN)
+        inside = inside & (v <= height - 1 + _MARGIN) & (z > _NEAR)
+        seen = inside.any(1) & valid
+        found.append(seen.sum(1).double() / valid.sum(1).clamp_min(1))
+    return torch.cat(found)
+
+
+def _cells(
+    keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """:func:`cells_in_view` of K keyframes: bool [K,T,cells]."""
+    found = []
     rows, columns = -(-size[0] // _CELL), -(-size[1] // _CELL)
-    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (z > _NEAR)
-    place = torch.where(inside, row * columns + column, rows * columns).long()
-    held = torch.zeros(len(place), rows * columns + 1, dtype=torch.bool, device=place.device)
-    return held.scatter(1, place, torch.ones_like(place, dtype=torch.bool))[:, :-1]
+    for u, v, z, valid in _projections(keyframes, cameras, intrinsics):
+        column, row = ((values + 0.5).div(_CELL).floor() for values in (u, v))
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (z > _NEAR)
+        inside = inside & valid[:, None]
+        place = torch.where(inside, row * columns + column, rows * columns).long()
+        held = inside.new_zeros(*place.shape[:2], rows * columns + 1)
+        found.append(held.scatter(2, place, torch.ones_like(inside))[..., :-1])
+    return torch.cat(found)
 
 
-def _projected(
-    keyframe: Keyframe, world_from_camera: Tensor, intrinsics: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel position and depth [T,M] of every eighth valid pixel of a keyframe in T cameras."""
-    geometry = keyframe.geometry
-    camera_points = unproject(geometry.depth, geometry.intrinsics)
-    points = moved(camera_points, geometry.world_from_camera)[0, ::_STRIDE, ::_STRIDE]
-    points = points[geometry.valid[0, ::_STRIDE, ::_STRIDE]]
-    cameras, matrix = world_from_camera.to(points), intrinsics.to(points)[:, None]
-    x, y, z = ((points - cameras[:, None, :3, 3]) @ cameras[:, :3, :3]).unbind(-1)
-    u = matrix[..., 0, 0] * x / z + (matrix[..., 0, 2] - 0.5)
-    v = matrix[..., 1, 1] * y / z + (matrix[..., 1, 2] - 0.5)
-    return u, v, z
+def _projections(
+    keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Pixel position and depth [K,T,M] of every eighth pixel in T cameras, and which are valid
+    [K,M]: for all keyframes at once, or one by one where their sizes differ."""
+    together = len({keyframe.geometry.size for keyframe in keyframes}) == 1
+    for group in [keyframes] if together else [[keyframe] for keyframe in keyframes]:
+        given = [keyframe.geometry for keyframe in group]
+        coarse = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
+        points = torch.cat([_points(geometry)[coarse] for geometry in given]).flatten(1, 2)
+        valid = torch.cat([geometry.valid[coarse] for geometry in given]).flatten(1)
+        poses, matrix = cameras.to(points), intrinsics.to(points)[:, None]
+        x, y, z = ((points[:, None] - poses[:, None, :3, 3]) @ poses[:, :3, :3]).unbind(-1)
+        u = matrix[..., 0, 0] * x / z + (matrix[..., 0, 2] - 0.5)
+        v = matrix[..., 1, 1] * y / z + (matrix[..., 1, 2] - 0.5)
+        yield u, v, z, valid
+
+
+def _points(geometry: Geometry) -> Tensor:
+    return moved(unproject(geometry.depth, geometry.intrinsics), geometry.world_from_camera)
 
 
 def best_in_view(
@@ -82,7 +109,7 @@ def best_in_view(
     """
     if not keyframes or count < 1:
         return ()
-    values = [share_in_view(k, world_from_camera, intrinsics, size) for k in keyframes]
+    values = _shares(keyframes, world_from_camera, intrinsics, size).tolist()
     ranked = sorted(range(len(values)), key=lambda place: (-values[place], -place))
     return tuple(sorted(place for place in ranked[:count] if values[place] > 0))
 
@@ -104,12 +131,11 @@ def most_added(
     if not keyframes or count < 1:
         return ()
     camera = world_from_camera, intrinsics, size
-    held = torch.stack([cells_in_view(keyframe, *camera) for keyframe in keyframes])
-    covered = torch.zeros_like(held[0])
-    for keyframe in shown:
-        covered = covered | cells_in_view(keyframe, *camera)
-    shares = [share_in_view(keyframe, *camera) for keyframe in keyframes]
-    left = [place for place, share in enumerate(shares) if share > 0]
+    held = _cells([*keyframes, *shown], *camera)
+    shares, held = _on_host(_shares([*keyframes, *shown], *camera), held)
+    covered = held[len(keyframes) :].any(0)
+    held = held[: len(keyframes)]
+    left = [place for place, share in enumerate(shares[: len(held)]) if share > 0]
     chosen: list[int] = []
     while left and len(chosen) < count:
         gains = (held & ~covered).flatten(1).sum(1).tolist()
@@ -118,6 +144,14 @@ def most_added(
         chosen.append(best)
         covered = covered | held[best]
     return tuple(sorted(chosen))
+
+
+def _on_host(shares: Tensor, held: Tensor) -> tuple[list[float], Tensor]:
+    """Shares [K] and cells [K,T,cells] in one transfer: the choice is the host's."""
+    packed = torch.cat([shares[:, None].view(torch.uint8), held.flatten(1).view(torch.uint8)], 1)
+    packed = packed.cpu()
+    first = packed[:, :8].contiguous().view(torch.float64)[:, 0]
+    return first.tolist(), packed[:, 8:].view(torch.bool).view(held.shape)
 
 
 def drawn_keyframes(

@@ -16,17 +16,14 @@ from torch import Tensor
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry
 from flythrough.scene.atlas import Atlas, background_atlas
-from flythrough.scene.fill import close_small_holes, fill_colour
-from flythrough.scene.mesh import NoSurfaceError, Samples, joined
-from flythrough.scene.raster import frames_per_pass, splat
+from flythrough.scene.fill import fill_colour
+from flythrough.scene.mesh import NoSurfaceError
+from flythrough.scene.mesh_draw import Part, drawn
 from flythrough.scene.rendered import RenderedView, concatenated, layered, underlaid
 from flythrough.scene.settings import WarpSettings
-from flythrough.scene.surface import Keyframe, surface
+from flythrough.scene.surface import Keyframe, mesh_of
 
 __all__ = ["Keyframe", "MeshMemory", "with_photo"]
-
-
-_Layer = tuple[Samples, Sequence[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +70,10 @@ class MeshMemory:
         behind = self._background(settings)
         if behind is not None and settings.reference:
             settings = replace(settings, top_fill=False)
-        meshes, pictures = self._meshes(settings)
         colour = fill_colour(self._filling_picture(settings), settings.fill)
-        layers, join = _layers(meshes, pictures, settings)
+        layers, join = _layers(self._parts(settings), settings)
         views = [
-            _draw(samples, shown, world_from_camera, intrinsics, size, settings, colour)
-            for samples, shown in layers
+            drawn(parts, world_from_camera, intrinsics, size, settings, colour) for parts in layers
         ]
         view = reduce(join, views)
         if behind is not None:
@@ -87,21 +82,21 @@ class MeshMemory:
             )
         return with_photo(view, self.keyframes[0]) if first_is_photo else view
 
-    def _meshes(self, settings: WarpSettings) -> tuple[list[Samples], list[Tensor]]:
-        """Samples and pictures of the keyframes that have a surface, oldest first."""
-        found: list[tuple[Samples, Tensor]] = []
+    def _parts(self, settings: WarpSettings) -> list[Part]:
+        """Meshes of the keyframes that have a surface, oldest first, and how they are sampled."""
+        found: list[Part] = []
         failure: NoSurfaceError | None = None
         newest = self.keyframes[-1]
         for keyframe in self.keyframes:
             dense = keyframe is newest or settings.keyframes == "layered"
             count = settings.samples_per_axis if dense else settings.older_samples_per_axis
             try:
-                found.append((surface(keyframe, settings, count), keyframe.image))
+                found.append(Part(mesh_of(keyframe, settings), count, keyframe.image))
             except NoSurfaceError as error:
                 failure = error
         if failure is not None and not found:
             raise failure
-        return [samples for samples, _ in found], [image for _, image in found]
+        return found
 
     def _background(self, settings: WarpSettings) -> Atlas | None:
         """The panorama behind the meshes; as published only when there are several keyframes (a
@@ -118,16 +113,15 @@ class MeshMemory:
 
 
 def _layers(
-    meshes: Sequence[Samples], pictures: Sequence[Tensor], settings: WarpSettings
-) -> tuple[list[_Layer], Callable[[RenderedView, RenderedView], RenderedView]]:
+    parts: Sequence[Part], settings: WarpSettings
+) -> tuple[list[Sequence[Part]], Callable[[RenderedView, RenderedView], RenderedView]]:
     """What is drawn into one z-buffer each, first come first served, and how two results join."""
-    separate: list[_Layer] = [(mesh, [shown]) for mesh, shown in zip(meshes, pictures, strict=True)]
+    separate: list[Sequence[Part]] = [[part] for part in parts]
     if settings.keyframes == "layered":
         return separate, layered
-    if settings.keyframes == "joint" or len(meshes) < 3:
-        return [(joined(meshes), pictures)], layered
-    ends: _Layer = joined([meshes[0], meshes[-1]]), [pictures[0], pictures[-1]]
-    return [ends, *separate[-2:0:-1]], underlaid
+    if settings.keyframes == "joint" or len(parts) < 3:
+        return [parts], layered
+    return [[parts[0], parts[-1]], *separate[-2:0:-1]], underlaid
 
 
 def over_atlas(
@@ -157,40 +151,6 @@ def with_photo(view: RenderedView, keyframe: Keyframe) -> RenderedView:
     ).resized(view.size)
     rest = RenderedView(rgb=view.rgb[1:], depth=view.depth[1:], visible=view.visible[1:])
     return concatenated((photo, rest))
-
-
-def _draw(
-    samples: Samples,
-    pictures: Sequence[Tensor],
-    cameras: Tensor,
-    intrinsics: Tensor,
-    size: tuple[int, int],
-    settings: WarpSettings,
-    colour: Tensor,
-) -> RenderedView:
-    """Splat, close holes and colour the unseen, as many frames at a time as fit into memory."""
-    closing = settings.render_mode == "target_fill" and settings.fill_radius > 0
-    step = frames_per_pass(samples, size)
-    views = []
-    for some, matrices in zip(cameras.split(step), intrinsics.split(step), strict=True):
-        drawn = splat(samples, some, matrices, size)
-        if closing:
-            drawn = close_small_holes(
-                drawn,
-                pictures,
-                radius=settings.fill_radius,
-                min_neighbors=settings.fill_min_neighbors,
-                reference=settings.reference,
-            )
-        rgb = torch.where(drawn.seen[..., None], drawn.rgb, colour.to(drawn.rgb))
-        views.append(
-            RenderedView(
-                rgb=rgb.permute(0, 3, 1, 2).float().contiguous(),
-                depth=drawn.depth.float(),
-                visible=drawn.seen.float(),
-            )
-        )
-    return concatenated(views)
 
 
 def check_cameras(cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from flythrough.scene.mesh import Samples
 
-_NEAR = 1e-4
+NEAR = 1e-4
 _BUDGET = {"cpu": 256 << 20, "cuda": 4 << 30}
 _SCALARS = 14  # floating-point temporaries of one projected point, or one pixel
 _INDICES = 72  # bytes of index and mask temporaries beside them
+_KERNEL_PIXEL = 260  # bytes of a pixel where kernels draw: key, result, and what closes holes
 _TAKEN = 0.6  # measured share of that worst case, where every point lies in the picture
 
 
@@ -41,6 +42,11 @@ def frames_per_pass(samples: Samples, size: tuple[int, int]) -> int:
     pixels = size[0] * size[1]
     a_frame = (len(samples) + pixels) * (_SCALARS * scalar + _INDICES)
     return max(1, _BUDGET.get(samples.points.device.type, _BUDGET["cpu"]) // a_frame)
+
+
+def kernel_frames_per_pass(pixels: int) -> int:
+    """The same where kernels draw: samples take no memory there, pixels do."""
+    return max(1, _BUDGET["cuda"] // (pixels * _KERNEL_PIXEL))
 
 
 def pass_bytes(device: str, size: tuple[int, int], points: int | None = None) -> int:
@@ -102,7 +108,7 @@ def _projected(
     u = matrix[..., 0, 0] * x / z + (matrix[..., 0, 2] - 0.5)
     v = matrix[..., 1, 1] * y / z + (matrix[..., 1, 2] - 0.5)
     column, row = u.round_(), v.round_()
-    inside = (z > _NEAR) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside = (z > NEAR) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     # Outside points are dropped by the caller; a plain 0 keeps their conversion defined.
     column, row = torch.where(inside, column, 0.0), torch.where(inside, row, 0.0)
     return column.long(), row.long(), z, inside

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,7 +14,13 @@ from flythrough.errors import GeometryError
 from flythrough.geometry.edges import depth_normal_edge
 from flythrough.geometry.types import Geometry, moved, unproject
 from flythrough.scene.backdrop import far_backdrop
-from flythrough.scene.mesh import NOTHING_TO_RENDER, NoSurfaceError, Samples, quad_samples
+from flythrough.scene.mesh import (
+    NOTHING_TO_RENDER,
+    GridMesh,
+    NoSurfaceError,
+    Samples,
+    grid_mesh,
+)
 from flythrough.scene.settings import WarpSettings
 
 _FALLBACK_PERCENT = 5
@@ -63,10 +70,17 @@ def surface(keyframe: Keyframe, settings: WarpSettings, per_axis: int) -> Sample
     Raises:
         NoSurfaceError: nothing is left even then.
     """
-    try:
-        return _samples(keyframe, settings, per_axis)
-    except NoSurfaceError:
-        return _samples(repaired(keyframe, settings), settings, per_axis)
+    return mesh_of(keyframe, settings).sampled(per_axis, quantise=settings.reference)
+
+
+def mesh_of(keyframe: Keyframe, settings: WarpSettings) -> GridMesh:
+    """The keyframe's mesh, built once; with less confident pixels and without cuts if need be.
+
+    Raises:
+        NoSurfaceError: nothing is left even then.
+    """
+    mesh = _mesh(keyframe, settings)
+    return mesh if mesh.has_cells else _mesh(repaired(keyframe, settings), settings)
 
 
 def repaired(keyframe: Keyframe, settings: WarpSettings, tell: Tell = silent) -> Keyframe:
@@ -83,12 +97,14 @@ def repaired(keyframe: Keyframe, settings: WarpSettings, tell: Tell = silent) ->
     Raises:
         NoSurfaceError: nothing helped.
     """
+    if _mesh(keyframe, settings).has_cells:
+        return keyframe
     first = keyframe
     if not bool(_usable(keyframe.geometry, settings).any()):
         tell(f"no pixel has sure depth: the {_FALLBACK_PERCENT} % most confident are used")
         first = _relaxed(keyframe, settings, _FALLBACK_PERCENT)
-    if _has_surface(first, settings):
-        return first
+        if _mesh(first, settings).has_cells:
+            return first
     cuts = (False, True) if settings.mesh_break != "none" else (True,)
     for percent in _RETRY_PERCENT:
         more = _relaxed(keyframe, settings, percent)
@@ -96,7 +112,7 @@ def repaired(keyframe: Keyframe, settings: WarpSettings, tell: Tell = silent) ->
             how = ", the mesh uncut" if uncut else ""
             tell(f"no surface is left: trying the {percent} % most confident pixels{how}")
             attempt = replace(more, uncut=uncut)
-            if _has_surface(attempt, settings):
+            if _mesh(attempt, settings).has_cells:
                 return attempt
     raise NoSurfaceError(NOTHING_TO_RENDER)
 
@@ -119,13 +135,6 @@ def _relaxed(keyframe: Keyframe, settings: WarpSettings, percent: float) -> Keyf
     )
 
 
-def _has_surface(keyframe: Keyframe, settings: WarpSettings) -> bool:
-    try:
-        return len(_samples(keyframe, settings, 1)) > 0
-    except NoSurfaceError:
-        return False
-
-
 def most_confident(geometry: Geometry, percent: float) -> Tensor:
     """The most confident ``percent`` of the pixels [H,W] with positive finite depth of one frame.
 
@@ -142,7 +151,21 @@ def most_confident(geometry: Geometry, percent: float) -> Tensor:
     return rated & (confidence >= values.topk(count).values[-1])
 
 
-def _samples(keyframe: Keyframe, settings: WarpSettings, per_axis: int) -> Samples:
+_built: WeakKeyDictionary[Keyframe, dict[tuple[object, ...], GridMesh]] = WeakKeyDictionary()
+"""Meshes of keyframes that are alive: the photo is drawn in every chunk."""
+
+
+def _mesh(keyframe: Keyframe, settings: WarpSettings) -> GridMesh:
+    """The mesh as it is, perhaps without any cell."""
+    cut = (settings.mesh_break, settings.depth_rtol, settings.normal_tol_deg)
+    asked = (settings.confidence, settings.top_fill, settings.reference, *cut)
+    known = _built.setdefault(keyframe, {})
+    if asked not in known:
+        known[asked] = _cut_mesh(keyframe, settings)
+    return known[asked]
+
+
+def _cut_mesh(keyframe: Keyframe, settings: WarpSettings) -> GridMesh:
     geometry, filled = keyframe.geometry, None
     valid = _usable(geometry, settings)
     dtype = torch.float64 if settings.reference else torch.float32
@@ -165,6 +188,4 @@ def _samples(keyframe: Keyframe, settings: WarpSettings, per_axis: int) -> Sampl
         )
         valid = valid & ~cut[0]
     colours = keyframe.image.permute(1, 2, 0)
-    return quad_samples(
-        points[0], colours, valid, per_axis, filled=filled, quantise=settings.reference
-    )
+    return grid_mesh(points[0], colours, valid, filled=filled)

@@ -14,7 +14,6 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import (
     History,
     HistoryBand,
-    PackedHistory,
     effective_threshold,
     kept_tokens,
 )
@@ -191,7 +190,7 @@ def test_gradient_checkpointing_changes_nothing(model: HeliosTransformer) -> Non
 @pytest.mark.parametrize("selection", ["drop", "mask"])
 def test_compiles_without_graph_breaks(model: HeliosTransformer, selection: str) -> None:
     packed = model.pack_history(masked_history(1), selection=selection)
-    packed = PackedHistory(*(None if t is None else t.detach() for t in packed))
+    packed = packed._replace(tokens=packed.tokens.detach())
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     found = compiled(**arguments(), history=packed)
     torch.testing.assert_close(found, model(**arguments(), history=packed), atol=1e-5, rtol=1e-5)

@@ -8,6 +8,7 @@ the reference (``tests/parity/test_fast_denoiser.py``).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from flythrough.errors import WeightsError
 from flythrough.models.fast.activations import Activations
-from flythrough.models.fast.attention import attention, preferred_backends
+from flythrough.models.fast.attention import attention, is_rare, plan, preferred_backends
 from flythrough.models.fast.block import FastBlock, Rows
 from flythrough.models.fast.fp8 import is_quantised
 from flythrough.models.fast.kernels import choose_kernels
@@ -27,7 +28,7 @@ from flythrough.models.fast.products import (
 )
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.helios import HeliosTransformer, joined
-from flythrough.models.history_tokens import History, Kernel, PackedHistory
+from flythrough.models.history_tokens import ChosenTokens, History, Kernel, PackedHistory
 from flythrough.models.rotary import Tables, grid_tables
 
 _PROMPTS_KEPT = 2
@@ -91,6 +92,7 @@ class FastDenoiser:
         self._products: dict[tuple[object, ...], list[BlockProducts]] = {}
         self._static: _Static | None = None
         self._at: tuple[int, ...] = ()
+        self._planned: set[int] = set()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,9 +129,24 @@ class FastDenoiser:
         products = self._block_products(x.dtype)
         text = self._text_keys(encoder_hidden_states, x.dtype)
         blocks = self._blocks(products, text, layout)
-        with preferred_backends(x.device):
+        rare = is_rare(x.shape[1], history is not None and history.dropped)
+        with preferred_backends(x.device, rare):
             normed = self._through(x, past, blocks, gates)
         return net._unpatched(net.proj_out(normed), grid)
+
+    def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
+        """Have attention planned for noisy ``latents`` (t, h, w) behind a history of ``chosen``,
+        unless it was or is not worth it. Call it when the device has much to do: planning takes
+        the host tens of milliseconds and changes no result."""
+        noisy = math.prod(n // k for n, k in zip(latents, self.net._patch, strict=True))
+        tokens = chosen.total + noisy
+        if tokens in self._planned or is_rare(tokens, chosen.dropped):
+            return
+        self._planned.add(tokens)
+        heads, width = self.net.config["num_attention_heads"], self.net.config["attention_head_dim"]
+        like = torch.empty(1, heads, width, dtype=self.dtype, device=self.net.device)
+        # All blocks but the last ask with every token, the last with the noisy ones.
+        plan(self.settings.attention, like, (tokens, noisy), tokens)
 
     def pack_history(self, history: History) -> PackedHistory:
         """As the transformer's own, under "drop"."""
