@@ -26,3 +26,21 @@ class FastSettings:
     kernels: Kernels = "auto"
     attention: AttentionBackend = "sdpa"
     adapter: AdapterPlace = "beside"
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """How the fast Wan codec computes; every choice gives the same result up to rounding.
+
+    Attributes:
+        kernels: between convolutions, plain ``torch`` or one ``triton`` kernel; ``auto`` takes
+            Triton on NVIDIA GPUs.
+        folded: causal convolutions of up to so many channels take three frames side by side, as a
+            convolution of pictures with three times the channels, instead of one over space and
+            time: more memory, other library kernels.
+        latents_per_pass: latents that go through together; None: as many as memory allows.
+    """
+
+    kernels: Kernels = "auto"
+    folded: int = 0
+    latents_per_pass: int | None = None
