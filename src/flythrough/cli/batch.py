@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
 from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
@@ -44,6 +44,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    codec_precision: CodecType = "auto",
 ) -> None:
     """Make every video of MANIFEST, a .csv or .jsonl list with one row a video.
 
@@ -71,6 +72,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
+        codec_precision=codec_precision,
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

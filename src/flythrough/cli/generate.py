@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
@@ -128,6 +128,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    codec_precision: CodecType = "auto",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -173,6 +174,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
+        codec_precision=codec_precision,
         output=output,
         rollout=rollout,
         save_warp=save_warp,

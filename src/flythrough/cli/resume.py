@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
@@ -34,6 +34,7 @@ def resume(  # noqa: PLR0913 - the command line
     fast: Fast = None,
     compiled: Compiled = False,
     precision: Precision = "full",
+    codec_precision: CodecType = "auto",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -45,7 +46,16 @@ def resume(  # noqa: PLR0913 - the command line
 
     compute = chosen_compute(fast, compiled, precision)
     request = ResumeRequest(
-        folder, camera, prompt, frames, output, device, memory, camera_convention, compute
+        folder,
+        camera,
+        prompt,
+        frames,
+        output,
+        device,
+        memory,
+        camera_convention,
+        compute,
+        codec_precision,
     )
     with held(folder):
         checked = check_resume(request)

@@ -1,4 +1,4 @@
-"""Which path the denoiser takes: plain, or the fast one over the same weights."""
+"""Which paths denoiser and codec take: plain, or the fast ones over the same weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import replace
 
 import torch
 
-from flythrough.engine.options import check_compute
-from flythrough.engine.words import Compute
+from flythrough.engine.options import check_codec_precision, check_compute
+from flythrough.engine.words import CodecPrecision, Compute
 from flythrough.errors import InputError
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.wan_codec import FastWanCodec
+from flythrough.models.fast.wan_network import why_not_codec
 from flythrough.models.loading import LoadedModel
+from flythrough.models.placing import VisitingCodec
+from flythrough.models.wan_codec import Codec, WanCodec
 
 _FP8_CAPABILITY = (8, 9)
 
@@ -49,6 +53,27 @@ def accelerated(model: LoadedModel, compute: Compute, notify: Callable[[str], No
                 torch.cuda.empty_cache()
     kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
     return replace(model, fast=FastDenoiser(model.transformer, kernels))
+
+
+def codec_dtype(asked: CodecPrecision, compute: Compute, device: torch.device) -> torch.dtype:
+    """What the video codec computes in on ``device``; the plain path has the plain codec.
+
+    Raises:
+        InputError: half precision where there is no CUDA GPU.
+    """
+    check_codec_precision(asked, device.type)
+    if asked == "auto":
+        asked = "fp16" if device.type == "cuda" and compute != "plain" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+
+
+def announce_plain_codec(codec: Codec, notify: Callable[[str], None]) -> None:
+    """Say where a codec in half precision runs diffusers' layers after all."""
+    inner = codec.codec if isinstance(codec, VisitingCodec) else codec
+    if not isinstance(inner, WanCodec) or isinstance(inner, FastWanCodec):
+        return
+    if inner.dtype != torch.float32:
+        notify(f"the video codec takes the plain path, because {why_not_codec(inner.net)}.")
 
 
 def _check_fp8(device: torch.device, notify: Callable[[str], None]) -> None:

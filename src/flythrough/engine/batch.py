@@ -23,7 +23,7 @@ from flythrough.engine.batch_record import Record, recording
 from flythrough.engine.contact import CONTACT, write_contact
 from flythrough.engine.request import check
 from flythrough.engine.sessions import Sessions
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError
 
 Notify = Callable[[str], None]
@@ -69,7 +69,9 @@ def run_jobs(
     with recording(request.folder) as append:
         _remove_leftovers(request.folder)
         speaker = _Speaker(notify)
-        sessions = Sessions(request.device, request.memory, speaker, request.compute)
+        sessions = Sessions(
+            request.device, request.memory, speaker, request.compute, request.codec_precision
+        )
         for job in pending:
             speaker.name = job.id
             try:
@@ -101,6 +103,7 @@ def run_batch(
     device: str = "auto",
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
+    codec_precision: CodecPrecision = "auto",
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,
     **options: Any,
@@ -109,7 +112,7 @@ def run_batch(
 
     Args:
         source: a .csv or .jsonl file, or mappings from option names to values (or lists of them).
-        device, memory, compute: as in :func:`flythrough.load`.
+        device, memory, compute, codec_precision: as in :func:`flythrough.load`.
         keep_rollouts: keep every chunk under ``folder``/rollouts/ID.
         callback: called with the job, chunk index, label and finished share of the chunk.
         options: for rows that do not state them, such as ``model`` and ``frames``.
@@ -127,6 +130,7 @@ def run_batch(
         device=device,
         memory=memory,
         compute=compute,
+        codec_precision=codec_precision,
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

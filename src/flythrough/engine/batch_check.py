@@ -11,9 +11,14 @@ from typing import Any
 from flythrough.engine.batch_record import Record, RequestDigests, is_done, read_records
 from flythrough.engine.columns import COLUMNS
 from flythrough.engine.manifest import Row, read_manifest
-from flythrough.engine.options import check_compute, check_device, check_memory
+from flythrough.engine.options import (
+    check_codec_precision,
+    check_compute,
+    check_device,
+    check_memory,
+)
 from flythrough.engine.request import GenerateRequest, check
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import FlythroughError, InputError
 
 ROLLOUTS = "rollouts"
@@ -39,6 +44,7 @@ class BatchRequest:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
+    codec_precision: CodecPrecision = "auto"
     keep_rollouts: bool = False
 
 
@@ -87,6 +93,7 @@ def check_batch(request: BatchRequest) -> CheckedBatch:
     check_device(request.device)
     check_memory(request.memory, request.device)
     check_compute(request.compute, request.device)
+    check_codec_precision(request.codec_precision, request.device)
     _check_folder(request.folder)
     manifest = read_manifest(request.source, request.given)
     records, digests = read_records(request.folder), RequestDigests()
@@ -113,7 +120,11 @@ def _checked(
 ) -> BatchJob:
     """One row as a job, after the same check that ``generate`` makes."""
     request = GenerateRequest(
-        **row.options, device=batch.device, memory=batch.memory, compute=batch.compute
+        **row.options,
+        device=batch.device,
+        memory=batch.memory,
+        compute=batch.compute,
+        codec_precision=batch.codec_precision,
     )
     if request.blend_chunks and not batch.keep_rollouts:
         raise InputError(

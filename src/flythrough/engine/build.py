@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.acceleration import accelerated
+from flythrough.engine.acceleration import accelerated, announce_plain_codec, codec_dtype
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.photo_geometry import estimate_photo
-from flythrough.engine.placement import placement_for
+from flythrough.engine.placement import Placed, placement_for
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
@@ -44,7 +44,6 @@ from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.loading import (
     LoadedModel,
     LoadedStDiff,
-    Placement,
     load_model,
     load_st_diff_model,
     stream_denoiser,
@@ -153,6 +152,7 @@ def build_session(
     memory: MemoryChoice = "auto",
     loaded: LoadedModel | LoadedStDiff | None = None,
     compute: Compute = "auto",
+    codec_precision: CodecPrecision = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
@@ -161,20 +161,21 @@ def build_session(
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device, too little memory, or a path the denoiser cannot take.
+        InputError: no such device, too little memory, or a path that cannot be taken.
     """
     check_sources(spec, folder)
     check_settings(spec)
     if spec.method == "worldwarp":
         check_worldwarp_compute(compute)
     device = pick_device(device_name)
-    dtype = pick_dtype(device)
-    placement: Placement = "resident"
+    dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
+    placement, beside = Placed("resident")
     if loaded is None:
-        placement = placement_for(spec, folder, device, memory, notify)
+        placement, beside = placement_for(spec, folder, device, memory, notify, wide)
     if spec.method == "worldwarp":
-        st_diff = loaded or load_st_diff_model(folder, device, dtype, placement)
+        st_diff = loaded or load_st_diff_model(folder, device, dtype, placement, codec_dtype=wide)
         assert isinstance(st_diff, LoadedStDiff)
+        announce_plain_codec(st_diff.codec, notify)
         if placement == "offload":
             stream_denoiser(st_diff)
         scene = build_memory(spec, folder, device, notify)
@@ -182,8 +183,10 @@ def build_session(
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:
-        codec = _codec_path(spec, folder)
-        model = load_model(folder, device, dtype, placement, codec=codec)
+        own = folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
+        model = load_model(folder, device, dtype, placement, codec=own, codec_dtype=wide)
+        announce_plain_codec(model.codec, notify)
+        model = replace(model, decodes_beside=beside)
     else:
         assert isinstance(loaded, LoadedModel)
         model = _without_adapters(loaded)
@@ -284,11 +287,6 @@ def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:
         threshold=float(values["visible_threshold"]),
         mode=values.get("warp_band", "short"),
     )
-
-
-def _codec_path(spec: RolloutSpec, folder: ModelFolder) -> Path | None:
-    """The codec beside the model's own, where the rollout uses it."""
-    return folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
 
 
 def build_rollout(

@@ -16,7 +16,10 @@ from flythrough.errors import InputError
 from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import BUNDLED
 
-WHOLE_BATCH = ("output", "rollout", "save_warp", "save_mask", "device", "memory", "compute")
+WHOLE_BATCH = (
+    *("output", "rollout", "save_warp", "save_mask"),
+    *("device", "memory", "compute", "codec_precision"),
+)
 """Fields that a row cannot state."""
 
 _MAY_NAME_FILES = ("camera", "geometry", "lora", "model")

@@ -31,7 +31,7 @@ from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.warp_video import warp_in_memory
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -84,6 +84,7 @@ def load(
     lora_scale: float = 1.0,
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
+    codec_precision: CodecPrecision = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -98,12 +99,16 @@ def load(
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled`` or ``fp8`` (see
             docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
+        codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
+            fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute)
+    return Pipeline(
+        str(model), device, geometry, lora, lora_scale, memory, compute, codec_precision
+    )
 
 
 class Pipeline:
@@ -123,11 +128,12 @@ class Pipeline:
         lora_scale: float = 1.0,
         memory: MemoryChoice = "auto",
         compute: Compute = "auto",
+        codec_precision: CodecPrecision = "auto",
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self.compute = compute
-        self._sessions = Sessions(device, memory, _announce, compute)
+        self.compute, self.codec_precision = compute, codec_precision
+        self._sessions = Sessions(device, memory, _announce, compute, codec_precision)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -333,6 +339,7 @@ class Pipeline:
             device=self.device,
             memory=self.memory,
             compute=self.compute,
+            codec_precision=self.codec_precision,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:

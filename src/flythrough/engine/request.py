@@ -23,6 +23,7 @@ from flythrough.engine.files import check_lora, file_of, is_network, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.options import (
     check_blend,
+    check_codec_precision,
     check_compute,
     check_device,
     check_lora_scale,
@@ -38,7 +39,7 @@ from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import (
     check_denoiser,
     check_worldwarp,
@@ -65,7 +66,8 @@ class GenerateRequest:
     update. ``anchor``: which latent stays in the history of method helios for good; ``seams``:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
     weights lie (``engine.words.MemoryChoice``); ``compute``: the
-    denoiser's path (``engine.words.Compute``); ``guidance`` None takes the model's own;
+    denoiser's path (``engine.words.Compute``); ``codec_precision``: what the video codec computes
+    in (``engine.words.CodecPrecision``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
@@ -104,6 +106,7 @@ class GenerateRequest:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
+    codec_precision: CodecPrecision = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -160,6 +163,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_device(request.device)
     check_memory(request.memory, request.device)
     check_compute(request.compute, request.device)
+    check_codec_precision(request.codec_precision, request.device)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)

@@ -12,6 +12,7 @@ from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.options import (
+    check_codec_precision,
     check_compute,
     check_device,
     check_memory,
@@ -21,7 +22,7 @@ from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
@@ -46,6 +47,7 @@ class ResumeRequest:
     memory: MemoryChoice = "auto"
     camera_convention: str | None = None
     compute: Compute = "auto"
+    codec_precision: CodecPrecision = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     if request.camera is None:
         check_no_convention(request.camera_convention, "a continuation without --camera")
     check_compute(request.compute, request.device)
+    check_codec_precision(request.codec_precision, request.device)
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -140,6 +143,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
             checked.warp,
             request.memory,
             compute=request.compute,
+            codec_precision=request.codec_precision,
         )
         believed = believed_file(request.camera, request.camera_convention)
         hold_against_scene(session, checked.rollout, checked.plan, believed, notify)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.spec import RolloutSpec
 
@@ -19,8 +19,8 @@ class Sessions:
     """Keeps the newest session and gives it to every rollout that the same settings shaped.
 
     Args:
-        device, memory, compute: where the model runs, its weights lie and which path its denoiser
-            takes, as in ``GenerateRequest``.
+        device, memory, compute, codec_precision: where the model runs, its weights lie, which path
+            its denoiser takes and what its codec computes in, as in ``GenerateRequest``.
         notify: told about fallbacks while a model is loaded and used.
     """
 
@@ -30,9 +30,10 @@ class Sessions:
         memory: MemoryChoice,
         notify: Callable[[str], None],
         compute: Compute = "auto",
+        codec_precision: CodecPrecision = "auto",
     ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
-        self.compute = compute
+        self.compute, self.codec_precision = compute, codec_precision
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
@@ -62,7 +63,15 @@ class Sessions:
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(
-                spec, folder, self.device, self._notify, warp, self.memory, model, self.compute
+                spec,
+                folder,
+                self.device,
+                self._notify,
+                warp,
+                self.memory,
+                model,
+                self.compute,
+                self.codec_precision,
             )
             before = key, session
         elif warp is not None:

@@ -98,6 +98,7 @@ class HeliosPipeline:
                 before.lora_scale,
                 before.memory,
                 before.compute,
+                before.codec_precision,
             )
         return self
 

@@ -126,13 +126,25 @@ class WanCodec:
         return found
 
 
-def codec_of(net: Any) -> Codec:
-    """The codec around a network of either kind."""
-    return VideoCodec(net) if isinstance(net, TAEHV) else WanCodec(net)
+def wan_codec(net: Any, dtype: torch.dtype) -> WanCodec:
+    """The codec around diffusers' autoencoder: in float32 as it is, in half precision the fast one,
+    or the same layers in that type where the fast one cannot stand for them."""
+    from flythrough.models.fast.wan_codec import FastWanCodec
+    from flythrough.models.fast.wan_network import why_not_codec
+
+    if dtype == torch.float32 or why_not_codec(net) is not None:
+        return WanCodec(net.to(dtype))
+    return FastWanCodec(net, dtype)
 
 
-def load_any_codec(folder: Path, device: torch.device) -> Codec:
-    """The codec of a model folder: the small one, or the Wan autoencoder of the published ones.
+def codec_of(net: Any, dtype: torch.dtype = torch.float32) -> VideoCodec | WanCodec:
+    """The codec around a network of either kind, whose weights are of ``dtype``."""
+    return VideoCodec(net) if isinstance(net, TAEHV) else wan_codec(net, dtype)
+
+
+def load_any_codec(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Codec:
+    """The codec of a model folder, computing in ``dtype``: the small one, or the Wan autoencoder of
+    the published ones.
 
     Raises:
         WeightsError: files are missing, unreadable or of another kind.
@@ -143,7 +155,7 @@ def load_any_codec(folder: Path, device: torch.device) -> Codec:
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{config} cannot be read ({error}); restore the file.") from error
     if kind != CLASS_NAME:
-        return load_codec(folder).to(device)
+        return load_codec(folder, dtype=dtype).to(device)
     from diffusers import AutoencoderKLWan
 
     try:
@@ -155,4 +167,4 @@ def load_any_codec(folder: Path, device: torch.device) -> Codec:
             f"The video codec in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "check the folder or download it again."
         ) from error
-    return WanCodec(net.eval().requires_grad_(False)).to(device)
+    return wan_codec(net.eval().requires_grad_(False), dtype).to(device)

@@ -1,4 +1,4 @@
-"""Residual blocks, attention and resamplers of the Wan codec, with the numbers of diffusers' layers.
+"""Residual blocks, attention and resamplers of the Wan codec, with diffusers' numbers.
 
 The temporal upsampler passes the video's first frame through, and to its convolution nothing came
 before the second one. The temporal downsampler passes the first frame through too, and its
