@@ -133,7 +133,7 @@ def wan_codec(net: Any, dtype: torch.dtype) -> WanCodec:
     from flythrough.models.fast.wan_network import why_not_codec
 
     if dtype == torch.float32 or why_not_codec(net) is not None:
-        return WanCodec(net.to(dtype))
+        return WanCodec(torch.nn.Module.to(net, dtype))
     return FastWanCodec(net, dtype)
 
 

@@ -79,10 +79,11 @@ class FastWanCodec(WanCodec):
         return max(1, int(values // frame - 2) // self.temporal)
 
     def _budget(self) -> float:
-        if self.device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.device).total_memory
+        if self.device.type == "cuda" or (self.device.type == "meta" and torch.cuda.is_available()):
+            device = self.device if self.device.type == "cuda" else torch.device("cuda")
+            total = torch.cuda.get_device_properties(device).total_memory
             return max(_LEAST, total / _SHARE)
-        return float("inf") if self.device.type == "meta" else _LEAST
+        return _LEAST
 
     def _equip(self) -> None:
         passes = choose_passes(self.settings.kernels, self.device)
