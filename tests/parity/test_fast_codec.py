@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from flythrough.engine.acceleration import announce_plain_codec
+from flythrough.models.accounting import needed_by, weight_bytes
 from flythrough.models.fast.settings import CodecSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.fast.wan_network import why_not_codec
-from flythrough.models.wan_codec import WanCodec
+from flythrough.models.wan_codec import WanCodec, codec_of, load_any_codec, wan_codec
 
 HEIGHT, WIDTH = 32, 48
 
@@ -115,3 +119,43 @@ def test_a_pass_is_bounded_by_the_size_of_frames() -> None:
     fast = FastWanCodec(network(96, num_res_blocks=1, dim_mult=[1, 1, 1, 1]), torch.float16)
     counts = [fast.latents_per_pass(*size) for size in ((192, 320), (384, 640), (2160, 3840))]
     assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_a_folder_opens_in_the_type_asked_for(net: Any, tmp_path: Path) -> None:
+    """float32 is diffusers' own layers; half precision the fast ones where they can."""
+    network().save_pretrained(tmp_path)
+    cpu = torch.device("cpu")
+    plain, fast = (load_any_codec(tmp_path, cpu, t) for t in (torch.float32, torch.bfloat16))
+    assert type(plain) is WanCodec
+    assert isinstance(fast, FastWanCodec)
+    z = draw(1, 16, 2, 4, 6)
+    torch.testing.assert_close(plain.decode(z), WanCodec(net).decode(z))
+    torch.testing.assert_close(fast.decode(z), plain.decode(z), atol=0.05, rtol=0)
+    said: list[str] = []
+    announce_plain_codec(fast, said.append)
+    announce_plain_codec(plain, said.append)
+    assert not said
+    announce_plain_codec(wan_codec(network(is_residual=True), torch.bfloat16), said.append)
+    assert said == [
+        "the video codec takes the plain path, because its blocks have averaging shortcuts (Wan "
+        "2.2)."
+    ]
+
+
+def test_memory_is_foretold_for_the_layers_that_run() -> None:
+    """Half precision has half the weights; a pass of all latents shows in the peak."""
+    from diffusers import AutoencoderKLWan
+
+    needs = []
+    for dtype in (torch.float32, torch.float16):
+        with torch.device("meta"):
+            net: Any = AutoencoderKLWan(base_dim=8).eval().requires_grad_(False)
+        codec = codec_of(torch.nn.Module.to(net, dtype), dtype)
+        assert isinstance(codec, FastWanCodec) == (dtype == torch.float16)
+        latents = torch.empty(1, 16, 9, 8, 8, device="meta")
+        need = needed_by(partial(codec.decode, latents), [codec.net])
+        needs.append((weight_bytes(codec.net), need.peak_bytes, need.flops))
+    (wide, _, all_products), (half, peak, fewer_products) = needs
+    assert 0.45 < half / wide < 0.55
+    assert peak > 2.5 * 8 * 33 * 64 * 64 * 2
+    assert 0.85 < fewer_products / all_products < 1
