@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flythrough.models.fast.kernels import has_triton
 from flythrough.models.fast.settings import CodecSettings
 from flythrough.models.fast.wan_convolutions import Carried, Tools
 from flythrough.models.fast.wan_network import FastDecoder, FastEncoder, equip, why_not_codec
@@ -87,7 +88,11 @@ class FastWanCodec(WanCodec):
 
     def _equip(self) -> None:
         passes = choose_passes(self.settings.kernels, self.device)
-        equip(self.net, Tools(passes, self.settings.folded))
+        equip(self.net, Tools(passes, self.settings.folded, self._by_triton()))
+
+    def _by_triton(self) -> bool:
+        nvidia = self.device.type == "cuda" and torch.version.cuda is not None
+        return self.settings.convolutions == "triton" and nvidia and has_triton()
 
     def _mode(self, pixels: Tensor) -> Tensor:
         count = self.temporal * self.latents_per_pass(*pixels.shape[-2:])
