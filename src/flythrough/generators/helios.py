@@ -128,8 +128,8 @@ class HeliosGenerator:
         kept = latents[0].float().cpu().numpy()
         timings = {"sample": time.monotonic() - started}
         report("decode", 0.9)
-        beside = beside and self.model.decodes_beside and latents.is_cuda
         beside = beside and self.settings.seams == "independent"
+        beside = beside and latents.is_cuda and self.model.decodes_beside
 
         def pixels() -> Tensor:
             frames = self.decoded(rollout, latents)[0]
