@@ -402,7 +402,7 @@ def codecs(run: Run) -> None:
         return
     size, device = run.bench.size, run.bench.device
     z = torch.randn(1, 16, 9, size.height // 8, size.width // 8, device=device)
-    codec: Any = random_codec(size, device)
+    codec: Any = random_codec(size, device, dtype=torch.float32)
     with torch.inference_mode():
         wanted = codec.decode(z)
 

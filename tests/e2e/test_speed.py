@@ -59,6 +59,36 @@ def test_switches_become_one_word() -> None:
         chosen_compute(None, True, "fp8")
 
 
+def test_half_precision_of_the_codec_is_for_gpus(
+    flythrough: Command, visible_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    for verb in (["generate", photo, "--model", visible_model], ["continue", tmp_path]):
+        words = [*verb, "--device", "cpu", "--codec-precision", "fp16", "-o", tmp_path / "o.mp4"]
+        answer = flythrough(*words)
+        assert answer.status == 2
+        said = (
+            "--codec-precision fp16 is for CUDA GPUs: on the device cpu the codec runs in float32"
+        )
+        assert said in " ".join(answer.err.split())
+
+
+def test_what_the_codec_computes_in() -> None:
+    """By device, path and what is asked for."""
+    import torch
+
+    from flythrough.engine.acceleration import codec_dtype
+
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert codec_dtype("auto", "auto", gpu) == torch.float16
+    assert codec_dtype("auto", "fp8", gpu) == torch.float16
+    assert codec_dtype("auto", "plain", gpu) == torch.float32
+    assert codec_dtype("bf16", "plain", gpu) == torch.bfloat16
+    assert codec_dtype("fp32", "auto", gpu) == torch.float32
+    assert codec_dtype("auto", "fast", cpu) == torch.float32
+    with pytest.raises(InputError, match="drop it"):
+        codec_dtype("fp16", "auto", cpu)
+
+
 @pytest.mark.parametrize("suite", ["helios", "wah", "warp", "vae"])
 def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suite: str) -> None:
     target = tmp_path / "out.json"
@@ -77,10 +107,18 @@ def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suit
             "conditioning of a later chunk",
             "camera command to new frames, realtime",
         ],
-        "vae": ["codec decode", "fast codec encode"],
+        "vae": [
+            "codec decode",
+            "fast codec encode",
+            "wan plain fp32 decode",
+            "wan fast bf16 encode",
+        ],
     }
     assert set(wanted[suite]) <= set(found["rows"])
+    if suite == "vae":
+        assert found["rows"]["wan fast bf16 decode"]["psnr_db"] > 35
     if suite == "helios":
+        assert "helios [2, 2, 2], decoded beside" in found["rows"]
         quality = found["rows"]["fp8 against full precision, random weights"]
         assert 25 < quality["latent_psnr_db"] < 80
 

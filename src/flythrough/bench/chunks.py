@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from flythrough.bench.clock import peaks, reset_peak, seconds
 from flythrough.bench.sizes import Size
 from flythrough.conditioning.warped_history import WarpHistorySettings
+from flythrough.engine.ahead import chunks_ahead
 from flythrough.engine.presets import PRESETS
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -32,19 +35,23 @@ class ChunkWork:
         share: visible share of a given warp; None: no camera.
         realtime: the warp in the mid band, as the realtime preset has it.
         chunks: counted ones, after one to warm up.
+        beside: a chunk is decoded while the next is denoised, where the device can.
     """
 
     steps: tuple[int, ...] = (2, 2, 2)
     share: float | None = None
     realtime: bool = False
     chunks: int = 3
+    beside: bool = False
 
 
 def make_chunks(model: LoadedModel, size: Size, work: ChunkWork) -> tuple[dict[str, Any], Rollout]:
     """Figures of the row, and the rollout: seconds of every chunk, their median as frames a
     second, and medians of the parts that the generator reports."""
-    rollout, generator = _start(model, size, work)
+    rollout, generator = _start(replace(model, decodes_beside=work.beside), size, work)
     reset_peak(model.device)
+    if work.beside:
+        return _made_beside(rollout, generator, model, work)
     taken: list[float] = []
     for index in range(work.chunks + 1):
         made: list[Chunk] = []
@@ -55,18 +62,47 @@ def make_chunks(model: LoadedModel, size: Size, work: ChunkWork) -> tuple[dict[s
 
         taken.append(seconds(one, model.device))
         rollout = rollout.appended(made[0])
-    timings = [chunk.timings for chunk in rollout.chunks[1:]]
+    return _figures(rollout, statistics.median(taken[1:]), taken, model), rollout
+
+
+def _made_beside(
+    rollout: Rollout, generator: Generator, model: LoadedModel, work: ChunkWork
+) -> tuple[dict[str, Any], Rollout]:
+    """As the engine makes them: the time of a chunk is that from the first chunk's last frame to
+    the last one's, by their number."""
+    marks = [time.perf_counter()]
+
+    def keep(chunk: Chunk) -> Rollout:
+        nonlocal rollout
+        marks.append(time.perf_counter())
+        rollout = rollout.appended(chunk)
+        return rollout
+
+    def request(at: Rollout) -> ChunkRequest:
+        return ChunkRequest(index=len(at.chunks), prompt="random")
+
+    for _ in chunks_ahead(
+        generator, rollout, work.chunks + 1, request, keep, lambda *_progress: None
+    ):
+        pass
+    mean = (marks[-1] - marks[1]) / work.chunks
+    taken = [after - before for before, after in pairwise(marks)]
+    return _figures(rollout, mean, taken, model), rollout
+
+
+def _figures(
+    rollout: Rollout, chunk: float, taken: list[float], model: LoadedModel
+) -> dict[str, Any]:
+    timings = [made.timings for made in rollout.chunks[1:]]
     parts = {f"{name}_s": statistics.median(t[name] for t in timings) for name in timings[0]}
-    median = statistics.median(taken[1:])
-    figures: dict[str, Any] = {
-        "fps": round(CHUNK_FRAMES / median, 3),
-        "chunk_s": round(median, 4),
+    return {
+        "fps": round(CHUNK_FRAMES / chunk, 3),
+        "chunk_s": round(chunk, 4),
         "first_s": round(taken[0], 4),
         "runs_s": [round(value, 4) for value in taken[1:]],
         **{name: round(value, 4) for name, value in parts.items()},
         **peaks(model.device),
     }
-    return figures, rollout
 
 
 def _start(model: LoadedModel, size: Size, work: ChunkWork) -> tuple[Rollout, Generator]:

@@ -18,7 +18,7 @@ from flythrough.models.lora_files import LoraFile
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import TAEHVConfig
 from flythrough.models.text import PromptEncoder
-from flythrough.models.wan_codec import Codec, WanCodec
+from flythrough.models.wan_codec import Codec, wan_codec
 from flythrough.training.nano_files import SCHEDULER_CONFIG
 
 
@@ -68,18 +68,34 @@ def add_random_adapter(net: HeliosTransformer, rank: int = 32) -> None:
     attach_lora(net, LoraFile(state=state, rank=rank, alpha=float(rank)))
 
 
-def random_codec(size: Size, device: torch.device, *, fast: bool = False) -> Codec:
-    """The Wan autoencoder or, if ``fast`` or the size says so, a TAEHV."""
-    torch.manual_seed(2)
-    if size.wan and not fast:
-        from diffusers import AutoencoderKLWan
+def random_wan(size: Size, device: torch.device) -> Any:
+    """diffusers' autoencoder in float32, with gains and biases that matter."""
+    from diffusers import AutoencoderKLWan
 
-        with torch.device(device):
-            net: Any = AutoencoderKLWan()
-        return WanCodec(net.eval().requires_grad_(False))
+    torch.manual_seed(2)
+    with torch.device(device):
+        net: Any = AutoencoderKLWan(base_dim=size.wan_width)
+        for name, parameter in net.named_parameters():
+            if name.endswith("gamma"):
+                parameter.data.normal_(1, 0.1)
+            elif parameter.ndim == 1:
+                parameter.data.normal_(0, 0.02)
+    return net.eval().requires_grad_(False)
+
+
+def random_codec(
+    size: Size, device: torch.device, *, fast: bool = False, dtype: torch.dtype | None = None
+) -> Codec:
+    """The Wan autoencoder or, if ``fast`` or the size says so, a TAEHV; in ``dtype``, float16 on a
+    GPU and float32 elsewhere if None, as a run has it."""
+    if dtype is None:
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+    if size.wan and not fast:
+        return wan_codec(random_wan(size, device), dtype)
+    torch.manual_seed(2)
     encoder, decoder = size.taehv
     small: Any = TAEHV(TAEHVConfig(encoder_width=encoder, decoder_widths=decoder))
-    small = small.to(device=device, memory_format=torch.channels_last)
+    small = small.to(device=device, dtype=dtype, memory_format=torch.channels_last)
     return VideoCodec(small.eval().requires_grad_(False))
 
 
@@ -104,15 +120,20 @@ class RandomPrompts:
 
 
 def random_model(
-    net: HeliosTransformer, size: Size, device: torch.device, *, fast_codec: bool = False
+    net: HeliosTransformer,
+    size: Size,
+    device: torch.device,
+    *,
+    fast_codec: bool = False,
+    codec: Codec | None = None,
 ) -> LoadedModel:
-    """A loaded model around ``net``, without files."""
+    """A loaded model around ``net``, without files; ``codec`` None: one that is drawn."""
     width = int(net.config["text_dim"])
     folder = ModelFolder("random", Path("random"), ModelDefaults(height=size.height))
     return LoadedModel(
         folder=folder,
         transformer=net,
-        codec=random_codec(size, device, fast=fast_codec),
+        codec=codec or random_codec(size, device, fast=fast_codec),
         prompts=cast(PromptEncoder, RandomPrompts(width, device)),
         scheduler=SCHEDULER_CONFIG,
         device=device,

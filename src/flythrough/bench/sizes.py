@@ -17,6 +17,7 @@ class Size:
         height, width: pixels.
         text_tokens: length of the prompt's embedding.
         wan: the Wan autoencoder, else a small TAEHV.
+        wan_width: its least channels, where it is measured by itself.
         taehv: encoder width and decoder widths of the fast codec.
     """
 
@@ -25,6 +26,7 @@ class Size:
     width: int = 640
     text_tokens: int = 512
     wan: bool = True
+    wan_width: int = 96
     taehv: tuple[int, tuple[int, int, int, int]] = (64, (256, 128, 64, 64))
 
 
@@ -43,6 +45,7 @@ SIZES: dict[SizeName, Size] = {
         width=320,
         text_tokens=128,
         wan=False,
+        wan_width=8,
     ),
     "tiny": Size(
         {
@@ -58,6 +61,7 @@ SIZES: dict[SizeName, Size] = {
         width=128,
         text_tokens=16,
         wan=False,
+        wan_width=8,
         taehv=(8, (16, 8, 8, 8)),
     ),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flythrough.bench.ceilings import ATTENTION_TOKENS, attention_ceiling, product_ceiling
 from flythrough.bench.chunks import ChunkWork, compilations, make_chunks
@@ -26,6 +28,7 @@ from flythrough.bench.random_model import (
     random_codec,
     random_denoiser,
     random_model,
+    random_wan,
 )
 from flythrough.bench.rows import Figures, Rows
 from flythrough.bench.sizes import Size
@@ -33,8 +36,10 @@ from flythrough.models.adapters import set_lora_active
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import LoadedModel
+from flythrough.models.wan_codec import Codec, WanCodec
 
 CAMERA = "camera"
 SHARE = 0.86
@@ -220,28 +225,73 @@ def recompilations(bench: Bench, chunks: int = 20) -> None:
 
 
 def vae(bench: Bench) -> None:
-    """Encoding and decoding a chunk: the model's codec and the fast one."""
+    """Encoding and decoding a chunk: the model's codec and the fast one as a run has them, then the
+    Wan codec plain and fast in every precision."""
     for name, quick in (("codec", False), ("fast codec", True)):
         codec = random_codec(bench.size, bench.device, fast=quick)
-        video = torch.rand(1, 3, 33, bench.size.height, bench.size.width, device=bench.device)
-        z = latents(bench.size, 9, bench.device)
-        for verb, call, given in (("encode", codec.encode, video), ("decode", codec.decode, z)):
+        for verb in ("encode", "decode"):
+            codec_row(bench, f"{name} {verb}", codec, verb)
+    wan_rows(bench)
 
-            def work(call: Any = call, given: Any = given) -> Figures:
-                reset_peak(bench.device)
-                with torch.inference_mode():
-                    median, runs, first = median_seconds(
-                        lambda: call(given), bench.device, bench.runs
-                    )
-                return {
-                    "ms": round(1000 * median, 1),
-                    "first_ms": round(1000 * first, 1),
-                    "runs_ms": [round(1000 * value, 1) for value in runs],
-                    **peaks(bench.device),
-                }
 
-            bench.rows.measure(f"{name} {verb}", work)
+def wan_rows(bench: Bench) -> None:
+    """The Wan codec in every precision, with its distance from float32: PSNR of pixels decoded and,
+    by the range of the wanted ones, of latents encoded."""
+    if find_spec("diffusers") is None:
+        return
+    net = random_wan(bench.size, bench.device)
+    exact = WanCodec(net)
+    video, z = codec_inputs(bench)
+    with torch.inference_mode():
+        wanted = {"encode": exact.encode(video), "decode": exact.decode(z)}
+    kinds: list[tuple[str, Callable[[], Codec]]] = [
+        ("plain fp32", lambda: exact),
+        ("plain bf16", lambda: WanCodec(deepcopy(net).to(torch.bfloat16))),
+        ("fast bf16", lambda: FastWanCodec(net, torch.bfloat16)),
+    ]
+    if bench.device.type == "cuda":  # a CPU takes minutes
+        kinds.append(("fast fp16", lambda: FastWanCodec(net, torch.float16)))
+    for name, make in kinds:
+        codec = make()
+        for verb in ("encode", "decode"):
+            codec_row(bench, f"wan {name} {verb}", codec, verb, wanted[verb])
+
+
+def codec_inputs(bench: Bench) -> tuple[Tensor, Tensor]:
+    """A chunk of random pixels [1,3,33,H,W] and of random latents [1,16,9,h,w]."""
+    torch.manual_seed(4)
+    video = torch.rand(1, 3, 33, bench.size.height, bench.size.width, device=bench.device)
+    return video, latents(bench.size, 9, bench.device)
+
+
+def codec_row(
+    bench: Bench, name: str, codec: Codec, verb: str, wanted: Tensor | None = None
+) -> Figures | None:
+    """Time and peak memory of one direction, and how near its result is to ``wanted``."""
+    call, given = (
+        (codec.encode, codec_inputs(bench)[0])
+        if verb == "encode"
+        else (codec.decode, codec_inputs(bench)[1])
+    )
+
+    def work() -> Figures:
+        reset_peak(bench.device)
+        with torch.inference_mode():
+            median, runs, first = median_seconds(lambda: call(given), bench.device, bench.runs, 2)
+            near = {} if wanted is None else {"psnr_db": round(psnr(call(given), wanted), 1)}
+        return {
+            "ms": round(1000 * median, 1),
+            "first_ms": round(1000 * first, 1),
+            "runs_ms": [round(1000 * value, 1) for value in runs],
+            **near,
+            **peaks(bench.device),
+        }
+
+    return bench.rows.measure(name, work)
 
 
 def _chunk_row(bench: Bench, name: str, model: LoadedModel, work: ChunkWork) -> None:
+    """A chunk decoded before the next begins, and beside it."""
     bench.rows.measure(name, lambda: make_chunks(model, bench.size, work)[0])
+    beside = replace(work, beside=True)
+    bench.rows.measure(f"{name}, decoded beside", lambda: make_chunks(model, bench.size, beside)[0])

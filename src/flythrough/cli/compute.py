@@ -1,4 +1,5 @@
-"""The switches ``--fast``, ``--compile`` and ``--precision`` as one word of the engine."""
+"""The switches ``--fast``, ``--compile`` and ``--precision`` as one word of the engine, and the
+codec's precision."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.engine.words import CodecPrecision
 from flythrough.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ Compiled = Annotated[
 ]
 Precision = Annotated[
     Literal["full", "fp8"], Parameter(help="8-bit products: faster, less memory, less exact.")
+]
+
+CodecType = Annotated[
+    CodecPrecision,
+    Parameter(help="Of the video codec; auto: fp16 on CUDA GPUs (fp32 with --no-fast), else fp32."),
 ]
 
 

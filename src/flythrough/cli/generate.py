@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
@@ -132,6 +132,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     gpus: Gpus = 1,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
+    codec_precision: CodecType = "auto",
 ) -> None:
     """Make a video from a photo and a camera path, or from a prompt.
 
@@ -179,6 +180,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
         hardware=Hardware(gpus, geometry_device, codec_device),
+        codec_precision=codec_precision,
         output=output,
         rollout=rollout,
         save_warp=save_warp,

@@ -52,14 +52,17 @@ def frame_progress(
 
         def update(index: int, label: str, share: float) -> None:
             made = window.first(index) + share * window.shown(index)
-            done = min(float(frames), made)
+            late = made < bar.tasks[0].completed  # frames that came while the next was denoised
+            done = min(float(frames), max(made, bar.tasks[0].completed))
             elapsed = bar.tasks[0].elapsed or 0.0
             rate = f"{(done - start) / elapsed:.2f} fps" if elapsed and done > start else ""
             bar.update(
                 task,
                 completed=done,
                 shown=min(frames, window.first(index + int(share >= 1))),
-                description=f"chunk {index + 1}/{chunks}: {_LABELS.get(label, label)}",
+                description=f"chunk {index + 1}/{chunks}: {_LABELS.get(label, label)}"
+                if not late
+                else None,
                 rate=rate,
             )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import note
@@ -38,6 +38,7 @@ def resume(  # noqa: PLR0913 - the command line
     gpus: Gpus = 1,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
+    codec_precision: CodecType = "auto",
 ) -> None:
     """Finish a stopped run, or extend a rollout along a new path.
 
@@ -60,6 +61,7 @@ def resume(  # noqa: PLR0913 - the command line
         camera_convention,
         compute,
         Hardware(gpus, geometry_device, codec_device),
+        codec_precision,
     )
     with held(folder):
         checked = check_resume(request)

@@ -1,4 +1,4 @@
-"""Which path the denoiser takes: plain, or the fast one over the same weights."""
+"""Which paths denoiser and codec take: plain, or the fast ones over the same weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import torch
 
-from flythrough.engine.options import check_compute
-from flythrough.engine.words import Compute
+from flythrough.engine.options import check_codec_precision, check_compute
+from flythrough.engine.words import CodecPrecision, Compute
 from flythrough.errors import InputError
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.wan_codec import FastWanCodec
+from flythrough.models.fast.wan_network import why_not_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import LoadedModel
+from flythrough.models.placing import ElsewhereCodec, VisitingCodec
+from flythrough.models.wan_codec import Codec, WanCodec
 
 Notify = Callable[[str], None]
 MakeFast = Callable[[HeliosTransformer, FastSettings], FastDenoiser]
@@ -78,6 +82,27 @@ def fast_denoiser(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return make(transformer, FastSettings(kernels="compiled" if compute == "compiled" else "auto"))
+
+
+def codec_dtype(asked: CodecPrecision, compute: Compute, device: torch.device) -> torch.dtype:
+    """What the video codec computes in on ``device``; the plain path has the plain codec.
+
+    Raises:
+        InputError: half precision where there is no CUDA GPU.
+    """
+    check_codec_precision(asked, device.type)
+    if asked == "auto":
+        asked = "fp16" if device.type == "cuda" and compute != "plain" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+
+
+def announce_plain_codec(codec: Codec, notify: Notify) -> None:
+    """Say where a codec in half precision runs diffusers' layers after all."""
+    inner = codec.codec if isinstance(codec, ElsewhereCodec | VisitingCodec) else codec
+    if not isinstance(inner, WanCodec) or isinstance(inner, FastWanCodec):
+        return
+    if inner.dtype != torch.float32:
+        notify(f"the video codec takes the plain path, because {why_not_codec(inner.net)}.")
 
 
 def _check_fp8(device: torch.device, notify: Notify) -> None:

@@ -24,7 +24,7 @@ from flythrough.engine.contact import CONTACT, write_contact
 from flythrough.engine.hardware import Hardware
 from flythrough.engine.request import check
 from flythrough.engine.sessions import Sessions
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError
 
 Notify = Callable[[str], None]
@@ -71,7 +71,12 @@ def run_jobs(
         _remove_leftovers(request.folder)
         speaker = _Speaker(notify)
         sessions = Sessions(
-            request.device, request.memory, speaker, request.compute, request.hardware
+            request.device,
+            request.memory,
+            speaker,
+            request.compute,
+            request.hardware,
+            request.codec_precision,
         )
         for job in pending:
             speaker.name = job.id
@@ -105,6 +110,7 @@ def run_batch(
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
     gpus: int = 1,
+    codec_precision: CodecPrecision = "auto",
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,
     **options: Any,
@@ -113,7 +119,7 @@ def run_batch(
 
     Args:
         source: a .csv or .jsonl file, or mappings from option names to values (or lists of them).
-        device, memory, compute, gpus: as in :func:`flythrough.load`.
+        device, memory, compute, gpus, codec_precision: as in :func:`flythrough.load`.
         keep_rollouts: keep every chunk under ``folder``/rollouts/ID.
         callback: called with the job, chunk index, label and finished share of the chunk.
         options: for rows that do not state them, such as ``model`` and ``frames``.
@@ -132,6 +138,7 @@ def run_batch(
         memory=memory,
         compute=compute,
         hardware=Hardware(gpus),
+        codec_precision=codec_precision,
         keep_rollouts=keep_rollouts,
     )
     checked = check_batch(request)

@@ -12,9 +12,14 @@ from flythrough.engine.batch_record import Record, RequestDigests, is_done, read
 from flythrough.engine.columns import COLUMNS
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.manifest import Row, read_manifest
-from flythrough.engine.options import check_compute, check_device, check_memory
+from flythrough.engine.options import (
+    check_codec_precision,
+    check_compute,
+    check_device,
+    check_memory,
+)
 from flythrough.engine.request import GenerateRequest, check
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import FlythroughError, InputError
 
 ROLLOUTS = "rollouts"
@@ -41,6 +46,7 @@ class BatchRequest:
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
     hardware: Hardware = ONE_DEVICE
+    codec_precision: CodecPrecision = "auto"
     keep_rollouts: bool = False
 
 
@@ -92,6 +98,7 @@ def check_batch(request: BatchRequest) -> CheckedBatch:
     check_hardware(
         request.hardware, request.device, request.memory, request.compute, "helios", renders=True
     )
+    check_codec_precision(request.codec_precision, request.device)
     _check_folder(request.folder)
     manifest = read_manifest(request.source, request.given)
     records, digests = read_records(request.folder), RequestDigests()
@@ -123,6 +130,7 @@ def _checked(
         memory=batch.memory,
         compute=batch.compute,
         hardware=batch.hardware,
+        codec_precision=batch.codec_precision,
     )
     if request.blend_chunks and not batch.keep_rollouts:
         raise InputError(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,24 @@ from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.acceleration import MakeFast, accelerated
+from flythrough.engine.acceleration import (
+    MakeFast,
+    accelerated,
+    announce_plain_codec,
+    codec_dtype,
+)
 from flythrough.engine.attached import attach_adapters, detach_adapters
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, away, geometry_device
 from flythrough.engine.photo_geometry import estimate_photo
-from flythrough.engine.placement import placement_for
+from flythrough.engine.placement import Placed, placement_for
 from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.team import LeadingDenoiser, drop_weights, team_of
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
@@ -46,7 +50,6 @@ from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.loading import (
     LoadedModel,
     LoadedStDiff,
-    Placement,
     load_model,
     load_st_diff_model,
     stream_denoiser,
@@ -151,6 +154,7 @@ def build_session(
     loaded: LoadedModel | LoadedStDiff | None = None,
     compute: Compute = "auto",
     hardware: Hardware = ONE_DEVICE,
+    codec_precision: CodecPrecision = "auto",
 ) -> Session:
     """Load the model of ``spec`` and compose its method, if it fits into memory.
 
@@ -159,21 +163,24 @@ def build_session(
     Raises:
         WeightsError: the model changed since the rollout was started, or an adapter does not fit.
         RolloutError: a depth or adapter file changed since.
-        InputError: no such device, too little memory, or a path the denoiser cannot take.
+        InputError: no such device, too little memory, or a path that cannot be taken.
     """
     check_sources(spec, folder)
     check_settings(spec)
     if spec.method == "worldwarp":
         check_worldwarp_compute(compute)
     device = pick_device(device_name)
-    dtype = pick_dtype(device)
-    placement: Placement = "resident"
+    dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
+    placement, beside = Placed("resident")
     if loaded is None:
         drop_weights()
-        placement = placement_for(spec, folder, device, memory, notify, hardware)
+        placement, beside = placement_for(spec, folder, device, memory, notify, hardware, wide)
     if spec.method == "worldwarp":
-        st_diff = loaded or away(load_st_diff_model(folder, device, dtype, placement), hardware)
+        st_diff = loaded or away(
+            load_st_diff_model(folder, device, dtype, placement, codec_dtype=wide), hardware
+        )
         assert isinstance(st_diff, LoadedStDiff)
+        announce_plain_codec(st_diff.codec, notify)
         if placement == "offload":
             stream_denoiser(st_diff)
         scene = build_memory(spec, folder, geometry_device(hardware, device), notify)
@@ -181,8 +188,10 @@ def build_session(
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:
-        codec = _codec_path(spec, folder)
-        model = away(load_model(folder, device, dtype, placement, codec=codec), hardware)
+        own = folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
+        model = load_model(folder, device, dtype, placement, codec=own, codec_dtype=wide)
+        announce_plain_codec(model.codec, notify)
+        model = away(replace(model, decodes_beside=beside), hardware)
     else:
         assert isinstance(loaded, LoadedModel)
         detach_adapters(loaded.transformer)
@@ -286,11 +295,6 @@ def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:
         threshold=float(values["visible_threshold"]),
         mode=values.get("warp_band", "short"),
     )
-
-
-def _codec_path(spec: RolloutSpec, folder: ModelFolder) -> Path | None:
-    """The codec beside the model's own, where the rollout uses it."""
-    return folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
 
 
 def build_rollout(

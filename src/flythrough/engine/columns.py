@@ -18,7 +18,7 @@ from flythrough.models.catalog import BUNDLED
 
 WHOLE_BATCH = (
     *("output", "rollout", "save_warp", "save_mask"),
-    *("device", "memory", "compute", "hardware"),
+    *("device", "memory", "compute", "hardware", "codec_precision"),
 )
 """Fields that a row cannot state."""
 

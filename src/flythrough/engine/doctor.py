@@ -127,8 +127,11 @@ def _foretold(
         peak = max(plan.phases, key=lambda phase: phase.device_bytes)
         fits = plan.fits(free, host_free)
         words += f" (most to {peak.name}){'' if fits else ': does not fit'}"
+        if method == "helios" and plan.beside_bytes:
+            words += f"; {plan.beside_bytes / _GIB:.1f} GiB if chunks are decoded beside denoising"
         phases = {phase.name: phase.device_bytes for phase in plan.phases}
         data = {"device_bytes": plan.device_bytes, "host_bytes": plan.host_bytes, "fits": fits}
+        data["beside_bytes"] = plan.beside_bytes
         return Row(f"--memory {plan.placement}", words, data={**data, "phases": phases})
 
     options = PLACEMENTS if kind == "cuda" else PLACEMENTS[:2]

@@ -38,7 +38,8 @@ class MemoryPlan:
 
     ``host_bytes``: the process and the weights that wait in host memory; 0 on a CPU, whose memory
     is the host's. ``disk_bytes`` hold frames until the video is done. ``calls``: how often a chunk
-    runs the denoiser.
+    runs the denoiser. ``beside_bytes``: on the device while a chunk is decoded beside the denoising
+    of the next, which is done where that fits; 0 where weights come and go, and on a CPU.
     """
 
     placement: Placement
@@ -46,6 +47,7 @@ class MemoryPlan:
     host_bytes: int
     disk_bytes: int
     calls: int
+    beside_bytes: int = 0
 
     @property
     def device_bytes(self) -> int:
@@ -54,6 +56,10 @@ class MemoryPlan:
     def fits(self, free: int, host_free: int) -> bool:
         """Whether the plan fits."""
         return self.device_bytes * SLACK <= free and self.host_bytes <= host_free
+
+    def fits_beside(self, free: int) -> bool:
+        """Whether a chunk may be decoded beside the denoising of the next."""
+        return 0 < self.beside_bytes * SLACK <= free
 
     @property
     def flops(self) -> float:
@@ -103,7 +109,11 @@ class RunNeeds:
         )
         disk = self.frames * self.size[0] * self.size[1] * 3
         host = 0 if self.device == "cpu" else host
-        return MemoryPlan(placement, phases, host, disk, self.calls)
+        beside = 0
+        if self.device == "cuda" and placement != "offload":
+            # each of the two streams keeps its own blocks of memory
+            beside = always + self.denoise.peak_bytes + self.decode.peak_bytes
+        return MemoryPlan(placement, phases, host, disk, self.calls, beside)
 
     def without(self, parts: Iterable[str]) -> RunNeeds:
         """What is left on the run's own device when ``parts`` ("geometry", "codec") are on

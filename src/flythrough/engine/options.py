@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
@@ -229,6 +229,25 @@ def check_compute(asked: Compute, device: str) -> None:
     kind = device.partition(":")[0]
     if kind == "mps" and asked in ("compiled", "fp8"):
         raise InputError(f"compute {asked!r} is not available on the device {kind}; use 'fast'.")
+
+
+def check_codec_precision(asked: CodecPrecision, device: str) -> None:
+    """--codec-precision against --device, as far as that is known from its name.
+
+    Raises:
+        InputError: an unknown word, or half precision where there is no GPU for it.
+    """
+    if asked not in get_args(CodecPrecision):
+        raise InputError(
+            f"--codec-precision {asked} is unknown; use one of "
+            f"{', '.join(get_args(CodecPrecision))}."
+        )
+    kind = device.partition(":")[0]
+    if asked in ("bf16", "fp16") and kind not in ("cuda", "auto"):
+        raise InputError(
+            f"--codec-precision {asked} is for CUDA GPUs: on the device {kind} the codec runs in "
+            "float32; drop it."
+        )
 
 
 def check_targets(

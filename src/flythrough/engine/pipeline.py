@@ -32,7 +32,7 @@ from flythrough.engine.presets import CameraSwitches, known_switches
 from flythrough.engine.request import CheckedRequest, GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.engine.warp_video import warp_in_memory
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.media.image import Photo
 from flythrough.media.in_memory import Picture, clip_of, photo_of
@@ -76,7 +76,7 @@ def path(text: str, frames: int = CHUNK_FRAMES, fps: float = 16.0) -> Trajectory
     return parse_path(text, frames, fps)
 
 
-def load(
+def load(  # noqa: PLR0913 - what a model is loaded with
     model: str | Path = "nano",
     *,
     device: str = "auto",
@@ -88,6 +88,7 @@ def load(
     gpus: int = 1,
     geometry_device: str | None = None,
     codec_device: str | None = None,
+    codec_precision: CodecPrecision = "auto",
 ) -> Pipeline:
     """A pipeline over a model name or folder; weights load on the first use.
 
@@ -104,13 +105,17 @@ def load(
             docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
         gpus: how many share each step of the denoiser; other processes are started for them.
         geometry_device, codec_device: where those networks run, if not on ``device``.
+        codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
+            fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.
 
     Raises:
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
     hardware = Hardware(gpus, geometry_device, codec_device)
-    return Pipeline(str(model), device, geometry, lora, lora_scale, memory, compute, hardware)
+    return Pipeline(
+        str(model), device, geometry, lora, lora_scale, memory, compute, hardware, codec_precision
+    )
 
 
 class Pipeline:
@@ -131,11 +136,12 @@ class Pipeline:
         memory: MemoryChoice = "auto",
         compute: Compute = "auto",
         hardware: Hardware = ONE_DEVICE,
+        codec_precision: CodecPrecision = "auto",
     ) -> None:
         self.model, self.device, self.memory = model, device, memory
         self.geometry, self.lora, self.lora_scale = geometry, lora, lora_scale
-        self.compute, self.hardware = compute, hardware
-        self._sessions = Sessions(device, memory, _announce, compute, hardware)
+        self.compute, self.hardware, self.codec_precision = compute, hardware, codec_precision
+        self._sessions = Sessions(device, memory, _announce, compute, hardware, codec_precision)
 
     def __call__(  # noqa: PLR0913 - the options of ``flythrough generate``
         self,
@@ -342,6 +348,7 @@ class Pipeline:
             memory=self.memory,
             compute=self.compute,
             hardware=self.hardware,
+            codec_precision=self.codec_precision,
         )
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -22,6 +24,13 @@ from flythrough.rollout.spec import RolloutSpec
 _GIB = 2**30
 
 
+class Placed(NamedTuple):
+    """Where weights lie, and whether a chunk may be decoded beside the denoising of the next."""
+
+    placement: Placement
+    beside: bool = False
+
+
 def placement_for(
     spec: RolloutSpec,
     folder: ModelFolder,
@@ -29,8 +38,11 @@ def placement_for(
     asked: MemoryChoice,
     notify: Callable[[str], None],
     hardware: Hardware = ONE_DEVICE,
-) -> Placement:
+    codec_dtype: torch.dtype | None = None,
+) -> Placed:
     """The placement to load with; says so when it is not what everybody expects.
+
+    ``codec_dtype``: what the codec will compute in; None: what it does where nothing is asked for.
 
     Raises:
         InputError: the choice cannot fit, none can, or it has no effect on the device; what
@@ -43,7 +55,7 @@ def placement_for(
         usual = folder.defaults.height * folder.defaults.width
         modest = spec.height * spec.width <= usual and roomy < available_host_bytes()
         if asked == "auto" and modest:
-            return "resident"
+            return Placed("resident")
         here = "the host"
     needs = run_needs(
         folder,
@@ -55,16 +67,17 @@ def placement_for(
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
         band=spec.settings.get("warp_band", "short"),
-        parts=parts_of(spec, folder),
+        parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype),
     )
     apart = check_other_devices(needs, hardware, free_bytes)
     if device.type != "cuda":
         here = "the host"
     needs = needs.without(apart)
-    plan = choose_placement(needs, asked, free_bytes(device), available_host_bytes(), here)
+    free = free_bytes(device)
+    plan = choose_placement(needs, asked, free, available_host_bytes(), here)
     if plan.placement == "offload" and hardware != ONE_DEVICE:
         raise InputError(
-            f"The denoiser does not fit into the {free_bytes(device) / _GIB:.1f} GiB that are free "
+            f"The denoiser does not fit into the {free / _GIB:.1f} GiB that are free "
             f"on {here}, and --gpus and --codec-device need it there; use a smaller --size, "
             "--precision fp8 or another GPU."
         )
@@ -74,7 +87,7 @@ def placement_for(
             f"all weights would need {whole / _GIB:.1f} GiB on {here}: --memory {plan.placement} "
             f"is used ({plan.device_bytes / _GIB:.1f} GiB there)."
         )
-    return plan.placement
+    return Placed(plan.placement, plan.fits_beside(free))
 
 
 def choose_placement(

@@ -24,6 +24,7 @@ from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import (
     check_blend,
+    check_codec_precision,
     check_compute,
     check_device,
     check_lora_scale,
@@ -39,7 +40,7 @@ from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import (
     check_denoiser,
     check_worldwarp,
@@ -67,7 +68,8 @@ class GenerateRequest:
     smooth leads the first frames of each chunk over from the chunk before; ``memory``: where
     weights lie (``engine.words.MemoryChoice``); ``compute``: the
     denoiser's path (``engine.words.Compute``); ``hardware``: other devices that take part
-    (``engine.hardware``); ``guidance`` None takes the model's own;
+    (``engine.hardware``); ``codec_precision``: what the video codec computes in
+    (``engine.words.CodecPrecision``); ``guidance`` None takes the model's own;
     ``blend_chunks`` lead from an old prompt to a new one.
 
     ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
@@ -107,6 +109,7 @@ class GenerateRequest:
     memory: MemoryChoice = "auto"
     compute: Compute = "auto"
     hardware: Hardware = ONE_DEVICE
+    codec_precision: CodecPrecision = "auto"
     output: Path | None = None
     rollout: Path | None = None
     save_warp: Path | None = None
@@ -167,6 +170,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     check_hardware(
         request.hardware, request.device, request.memory, request.compute, method, renders=renders
     )
+    check_codec_precision(request.codec_precision, request.device)
     check_targets(request.output, request.save_warp, request.save_mask, request.rollout)
     _check_no_input_is_overwritten(request)
     model = find_model(request.model)

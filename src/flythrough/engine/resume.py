@@ -13,6 +13,7 @@ from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import (
+    check_codec_precision,
     check_compute,
     check_device,
     check_memory,
@@ -22,7 +23,7 @@ from flythrough.engine.plan import Leg, Plan, current_prompt
 from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
@@ -48,6 +49,7 @@ class ResumeRequest:
     camera_convention: str | None = None
     compute: Compute = "auto"
     hardware: Hardware = ONE_DEVICE
+    codec_precision: CodecPrecision = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,7 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     if request.camera is None:
         check_no_convention(request.camera_convention, "a continuation without --camera")
     check_compute(request.compute, request.device)
+    check_codec_precision(request.codec_precision, request.device)
     plan = read_plan(request.folder)
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
@@ -151,6 +154,7 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
             request.memory,
             compute=request.compute,
             hardware=request.hardware,
+            codec_precision=request.codec_precision,
         )
         believed = believed_file(request.camera, request.camera_convention)
         hold_against_scene(session, checked.rollout, checked.plan, believed, notify)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flythrough.engine.ahead import chunks_ahead
 from flythrough.engine.build import (
     Session,
     announce_cut_prompt,
@@ -27,6 +28,7 @@ from flythrough.generators.warp import levels
 from flythrough.geometry.types import ScaleKind
 from flythrough.media.video import VideoWriter
 from flythrough.rollout import store
+from flythrough.rollout.chunk import Chunk
 from flythrough.rollout.lock import held
 from flythrough.rollout.rollout import Rollout
 
@@ -61,7 +63,12 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
         notify(text)
     spec = build_spec(checked)
     sessions = sessions or Sessions(
-        request.device, request.memory, notify, request.compute, request.hardware
+        request.device,
+        request.memory,
+        notify,
+        request.compute,
+        request.hardware,
+        request.codec_precision,
     )
     session = sessions.ready(spec, checked.warp, checked.model)
     announce_cut_prompt(session, request.prompt, notify)
@@ -105,21 +112,18 @@ def advance(job: Job, progress: Progress) -> Iterator[Rollout]:
 
 
 def _chunks(job: Job, progress: Progress) -> Iterator[Rollout]:
-    while not job.finished:
-        index = len(job.rollout.chunks)
-        request = job.plan.request(job.rollout)
-
-        def report(label: str, share: float, index: int = index) -> None:
-            progress(index, label, share)
-
-        chunk = job.session.generator.chunk(job.rollout, request, report)
+    def keep(chunk: Chunk) -> Rollout:
         if job.folder is not None:
             store.append(job.folder, chunk)
         if job.spool:
             chunk = spooled(chunk)
         job.rollout = job.rollout.appended(chunk)
-        progress(index, "done", 1.0)
-        yield job.rollout
+        progress(chunk.request.index, "done", 1.0)
+        return job.rollout
+
+    yield from chunks_ahead(
+        job.session.generator, job.rollout, job.plan.chunks, job.plan.request, keep, progress
+    )
 
 
 def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:

@@ -48,6 +48,7 @@ class RunParts:
         pixel_limit: bounds the pictures that the geometry network sees, ``views`` at a time.
         sources: keyframes that a Gaussian scene is fitted to at once; 0: meshes.
         window: how method worldwarp cuts chunks; None: as the model has it.
+        codec_dtype: what the codec computes in; None: float16 on a GPU, else float32.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -56,6 +57,7 @@ class RunParts:
     views: int = 1
     sources: int = 0
     window: Window | None = None
+    codec_dtype: torch.dtype | None = None
 
 
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
@@ -135,7 +137,14 @@ def run_needs(
             geometry,
             parts,
         )
-    needs = ModelNeeds(folder.path, device, dtype, codec=parts.codec, adapters=parts.adapters)
+    needs = ModelNeeds(
+        folder.path,
+        device,
+        dtype,
+        codec=parts.codec,
+        codec_dtype=_codec_dtype(parts, device),
+        adapters=parts.adapters,
+    )
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
     factor = needs.codec.spatial
@@ -164,6 +173,11 @@ def run_needs(
     )
 
 
+def _codec_dtype(parts: RunParts, device: str) -> torch.dtype:
+    usual = torch.float16 if device == "cuda" else torch.float32
+    return parts.codec_dtype or usual
+
+
 def own_window(folder: ModelFolder) -> Window:
     """How method worldwarp cuts chunks where nothing else is asked for."""
     usual = folder.defaults.worldwarp
@@ -183,7 +197,8 @@ def _worldwarp_needs(
     usual, window = folder.defaults.worldwarp, parts.window or own_window(folder)
     assert folder.st_diff is not None
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    needs = ModelNeeds(folder.path, device, dtype, folder.st_diff.name)
+    wide = _codec_dtype(parts, device)
+    needs = ModelNeeds(folder.path, device, dtype, folder.st_diff.name, codec_dtype=wide)
     factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
     latent = size[0] // factor, size[1] // factor
     scale = usual.guidance_scale if guidance is None else guidance

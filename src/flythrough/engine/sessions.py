@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
 from flythrough.models.catalog import ModelFolder, find_model
 from flythrough.rollout.spec import RolloutSpec
 
@@ -20,8 +20,8 @@ class Sessions:
     """Keeps the newest session and gives it to every rollout that the same settings shaped.
 
     Args:
-        device, memory, compute: where the model runs, its weights lie and which path its denoiser
-            takes, as in ``GenerateRequest``.
+        device, memory, compute, codec_precision: where the model runs, its weights lie, which path
+            its denoiser takes and what its codec computes in, as in ``GenerateRequest``.
         hardware: other devices that take part.
         notify: told about fallbacks while a model is loaded and used.
     """
@@ -33,9 +33,10 @@ class Sessions:
         notify: Callable[[str], None],
         compute: Compute = "auto",
         hardware: Hardware = ONE_DEVICE,
+        codec_precision: CodecPrecision = "auto",
     ) -> None:
         self.device, self.memory, self._notify = device, memory, notify
-        self.compute, self.hardware = compute, hardware
+        self.compute, self.hardware, self.codec_precision = compute, hardware, codec_precision
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
         self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
@@ -74,6 +75,7 @@ class Sessions:
                 model,
                 self.compute,
                 self.hardware,
+                self.codec_precision,
             )
             before = key, session
         elif warp is not None:

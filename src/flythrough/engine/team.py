@@ -28,7 +28,7 @@ from flythrough.models.catalog import ModelFolder
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser
 from flythrough.models.helios import HeliosTransformer
-from flythrough.models.history_tokens import History, PackedHistory
+from flythrough.models.history_tokens import HISTORY_TENSORS, History, PackedHistory
 from flythrough.rollout.spec import RolloutSpec
 
 _PATIENCE = timedelta(days=7)
@@ -207,8 +207,10 @@ class LeadingDenoiser(SharedDenoiser):
         if history is not None:
             header["history"], new = self._histories.number(history)
             if new:
-                parts = history._asdict().items()
-                tensors |= {f"history.{name}": part for name, part in parts if part is not None}
+                header["dropped"] = history.dropped
+                for name in HISTORY_TENSORS:
+                    if (part := getattr(history, name)) is not None:
+                        tensors[f"history.{name}"] = part
         try:
             self.team.tell(header, tensors)
             return super().__call__(

@@ -84,18 +84,19 @@ class Follower:
             if name.startswith("history.")
         }
         if parts:
-            self._keep("history", header["history"], PackedHistory(**parts))
+            history = PackedHistory(**parts, dropped=bool(header["dropped"]))
+            self._keep("history", header["history"], history)
         for name in ("prompt", "indices"):
             if name in tensors:
                 self._keep(name, header[name], tensors[name])
-        history = self._kept["history"][header["history"]] if "history" in header else None
+        known = self._kept["history"][header["history"]] if "history" in header else None
         with torch.inference_mode():
             self._shared(
                 tensors["hidden_states"],
                 tensors["timestep"],
                 self._kept["prompt"][header["prompt"]],
                 indices_hidden_states=self._kept["indices"][header["indices"]],
-                history=history,
+                history=known,
             )
 
     def _keep(self, name: str, number: int, value: Any) -> None:

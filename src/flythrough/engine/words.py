@@ -10,6 +10,9 @@ from flythrough.errors import InputError
 
 Compute = Literal["auto", "plain", "fast", "compiled", "fp8"]
 """The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere."""
+CodecPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+"""What the video codec computes in; auto is fp16 on CUDA GPUs, fp32 elsewhere and with ``plain``
+(``engine.acceleration.codec_dtype``)."""
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
 

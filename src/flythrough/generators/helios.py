@@ -20,6 +20,13 @@ from flythrough.conditioning.history import native_history, target_indices
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.generators.seams import softened
+from flythrough.generators.unfinished import (
+    Frames,
+    OnSideStream,
+    Unfinished,
+    decoded_now,
+    unfinished,
+)
 from flythrough.models.history_tokens import History, PackedHistory
 from flythrough.models.loading import LoadedModel
 from flythrough.models.uploads import uploaded
@@ -72,10 +79,16 @@ class HeliosGenerator:
         self._noised = lru_cache(maxsize=1)(self._add_noise)
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
+        return self.begin(rollout, request, report).finished()
+
+    def begin(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Unfinished:
+        """The chunk as soon as its latents are known; see :class:`generators.unfinished.Ahead`."""
         with torch.inference_mode():
             native = self.native(rollout, request, noisy=self.settings.condition_noise)
             keep = not self.settings.reference
-            return self.finish(rollout, request, lambda _stage: native, report, keep_photo=keep)
+            return self.sampled(
+                rollout, request, lambda _stage: native, report, keep_photo=keep, beside=True
+            )
 
     def finish(
         self,
@@ -86,11 +99,26 @@ class HeliosGenerator:
         *,
         keep_photo: bool = True,
     ) -> Chunk:
+        """The whole chunk under ``conditioning(stage)``; see :meth:`sampled`."""
+        made = self.sampled(rollout, request, conditioning, report, keep_photo=keep_photo)
+        return made.finished()
+
+    def sampled(
+        self,
+        rollout: Rollout,
+        request: ChunkRequest,
+        conditioning: Callable[[int], StageConditioning],
+        report: Report,
+        *,
+        keep_photo: bool = True,
+        beside: bool = False,
+    ) -> Unfinished:
         """Sample latents under ``conditioning(stage)``, put the photo in as the video's first
-        frame (diffusers' Helios only follows it, Warp-as-History's keeps it), decode.
+        frame (diffusers' Helios only follows it, Warp-as-History's keeps it), begin to decode.
 
         ``conditioning`` is asked once as each pyramid stage begins; the history is embedded then
-        and serves all steps of the stage.
+        and serves all steps of the stage. With ``beside`` a GPU with room for it decodes while the
+        caller goes on; smooth seams need the frames before, so they are waited for.
         """
         started = time.monotonic()
         latents = self._sample(rollout, request, conditioning, report)
@@ -98,26 +126,30 @@ class HeliosGenerator:
         photo = start is not None and start.video is None
         if keep_photo and request.index == 0 and photo:
             latents[:, :, :1] = self.anchors(rollout).prefix
-        sampled = time.monotonic()
+        kept = latents[0].float().cpu().numpy()
+        timings = {"sample": time.monotonic() - started}
         report("decode", 0.9)
-        frames = self.decoded(rollout, latents)[0]
-        pixels = (frames.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0)
-        timings = {"sample": sampled - started, "decode": time.monotonic() - sampled}
-        return Chunk(
-            request=request,
-            latents=latents[0].float().cpu().numpy(),
-            frames=pixels.cpu().numpy(),
-            timings=timings,
-        )
+        beside = beside and self.settings.seams == "independent"
+        beside = beside and latents.is_cuda and self.model.decodes_beside
+
+        def pixels() -> Tensor:
+            frames = self.decoded(rollout, latents)[0]
+            return (frames.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).contiguous()
+
+        def decode() -> Frames:
+            return OnSideStream(pixels, latents) if beside else decoded_now(pixels)
+
+        size = rollout.spec.height, rollout.spec.width
+        return unfinished(request, kept, size, timings, decode)
 
     def decoded(self, rollout: Rollout, latents: Tensor) -> Tensor:
         """Frames [1,3,33,H,W] of the chunk after ``rollout``: decoded on their own, and led over
         from what came before (the last chunk, or the video that is continued) if asked for."""
         video = self.model.codec.decode(latents)
-        before = self._shown(rollout)
-        if self.settings.seams == "independent" or before is None:
+        if self.settings.seams == "independent":
             return video
-        return softened(video, before.to(video))
+        before = self._shown(rollout)
+        return video if before is None else softened(video, before.to(video))
 
     def _shown(self, rollout: Rollout) -> Tensor | None:
         """The last two frames [1,3,2,H,W] before the next chunk, where two exist."""

@@ -27,7 +27,9 @@ from flythrough.conditioning.warped_history import (
     warped_history,
 )
 from flythrough.generators.base import Report, SamplerSettings, silent
+from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.helios import HeliosGenerator, StageConditioning
+from flythrough.generators.unfinished import Unfinished
 from flythrough.generators.warp import WarpClip, WarpSource
 from flythrough.models.adapters import set_lora_active
 from flythrough.models.history_tokens import ChosenTokens
@@ -86,6 +88,11 @@ class WarpAsHistoryGenerator:
         return other
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
+        return self.begin(rollout, request, report).finished()
+
+    def begin(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Unfinished:
+        """The chunk as soon as its latents are known (:class:`generators.unfinished.Ahead`), if its
+        warp was rendered elsewhere; a scene memory needs the frames of every chunk."""
         with torch.inference_mode():
             started = time.monotonic()
             report("warp", 0.0)
@@ -101,8 +108,10 @@ class WarpAsHistoryGenerator:
                     set_lora_active(self.model.transformer, CAMERA_ADAPTER, chosen.camera)
                 return chosen
 
-            chunk = self.helios.finish(rollout, request, conditioning, report)
-        return replace(chunk, timings={"condition": conditioned, **chunk.timings})
+            beside = isinstance(self.source, GivenWarp)
+            made = self.helios.sampled(rollout, request, conditioning, report, beside=beside)
+        timings = {"condition": conditioned, **made.sampled.timings}
+        return replace(made, sampled=replace(made.sampled, timings=timings))
 
     def warped(self, rollout: Rollout, request: ChunkRequest, warp: WarpClip) -> StageConditioning:
         """History with the encoded warp at the target's frame indices."""

@@ -98,6 +98,8 @@ class HeliosPipeline:
                 before.lora_scale,
                 before.memory,
                 before.compute,
+                before.hardware,
+                before.codec_precision,
             )
         return self
 

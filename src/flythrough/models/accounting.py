@@ -63,7 +63,7 @@ class _Ledger(TorchDispatchMode):
     ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func._overloadpacket is torch.ops.aten.convolution:
+        if func._overloadpacket is torch.ops.aten.convolution and not _as_kernels_like(args[0]):
             # Libraries reorder the axes of input and result, each into a copy (seen with cuDNN).
             work = 2 * _bytes(result) + _bytes(args[0])
             self.peak = max(self.peak, self.live + work)
@@ -123,6 +123,15 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(kept) for kept in ctx.saved_tensors[:3])
+
+
+def _as_kernels_like(given: Tensor) -> bool:
+    """Half precision with channels last in storage, which convolution kernels read as it is."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    layout = layouts.get(given.ndim)
+    if layout is None or given.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return given.is_contiguous(memory_format=layout)
 
 
 def _bytes(tensor: Tensor) -> int:

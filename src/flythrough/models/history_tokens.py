@@ -129,6 +129,10 @@ class PackedHistory(NamedTuple):
     dropped: bool = False
 
 
+HISTORY_TENSORS = ("tokens", "cos", "sin", "visible")
+"""The fields of :class:`PackedHistory` that are tensors, or None."""
+
+
 def pad_to_multiple(x: Tensor, kernel: Kernel) -> Tensor:
     """Repeat the last values of the three trailing axes up to multiples of ``kernel``."""
     (t, h, w), (kt, kh, kw) = x.shape[-3:], kernel

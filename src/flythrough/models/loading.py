@@ -51,10 +51,14 @@ class LoadedParts:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedModel(LoadedParts):
-    """A Helios-family model; ``fast`` is the denoiser's fast path where it is used."""
+    """A Helios-family model; ``fast`` is the denoiser's fast path where it is used.
+
+    ``decodes_beside``: a GPU with memory for both decodes a chunk while it denoises the next.
+    """
 
     transformer: HeliosTransformer
     fast: FastDenoiser | None = None
+    decodes_beside: bool = False
 
     @property
     def denoiser(self) -> HeliosTransformer | FastDenoiser:
@@ -76,13 +80,14 @@ def load_model(
     placement: Placement = "resident",
     *,
     codec: Path | None = None,
+    codec_dtype: torch.dtype = torch.float32,
 ) -> LoadedModel:
     """Load transformer, codec and text encoder of ``folder`` for work on ``device``.
 
     Transformer and text encoder run in ``dtype`` (the transformer's norms, tables and time
-    embedding stay float32); the codec stays float32. With placement ``offload`` the transformer is
-    left in host memory until :func:`stream_denoiser`. ``codec`` takes the place of the folder's
-    own codec: a TAEHV folder or file.
+    embedding stay float32), the codec in ``codec_dtype``. With placement ``offload`` the
+    transformer is left in host memory until :func:`stream_denoiser`. ``codec`` takes the place of
+    the folder's own codec: a TAEHV folder or file.
 
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
@@ -91,7 +96,7 @@ def load_model(
     transformer = load_transformer(folder.path / "transformer", dtype, home)
     return LoadedModel(
         transformer=transformer.eval().requires_grad_(False),
-        **_shared_parts(folder, device, dtype, placement, codec),
+        **_shared_parts(folder, device, dtype, placement, codec, codec_dtype),
     )
 
 
@@ -100,6 +105,8 @@ def load_st_diff_model(
     device: torch.device,
     dtype: torch.dtype,
     placement: Placement = "resident",
+    *,
+    codec_dtype: torch.dtype = torch.float32,
 ) -> LoadedStDiff:
     """Like :func:`load_model` for the ST-Diff of ``folder``.
 
@@ -115,7 +122,7 @@ def load_st_diff_model(
     transformer = load_st_diff(folder.st_diff, dtype, home)
     return LoadedStDiff(
         transformer=transformer.eval().requires_grad_(False),
-        **_shared_parts(folder, device, dtype, placement, None),
+        **_shared_parts(folder, device, dtype, placement, None, codec_dtype),
     )
 
 
@@ -125,14 +132,15 @@ def _shared_parts(
     dtype: torch.dtype,
     placement: Placement,
     codec: Path | None,
+    codec_dtype: torch.dtype,
 ) -> dict[str, Any]:
     streamed = placement == "offload"
     home = torch.device("cpu") if streamed else device
     loaded: Codec
     if codec is None:
-        loaded = load_any_codec(folder.path / "vae", home)
+        loaded = load_any_codec(folder.path / "vae", home, codec_dtype)
     else:
-        loaded = load_codec(codec, device=home)
+        loaded = load_codec(codec, device=home, dtype=codec_dtype)
     return {
         "folder": folder,
         "codec": VisitingCodec(loaded, device) if streamed else loaded,

@@ -32,7 +32,7 @@ from flythrough.models.taehv_weights import infer_config
 from flythrough.models.ttt3r import TTT3R
 from flythrough.models.ttt3r_folder import StreamingFolder
 from flythrough.models.ttt3r_frames import framing
-from flythrough.models.wan_codec import Codec, codec_of
+from flythrough.models.wan_codec import codec_of
 
 _CHUNK_FRAMES = 33
 
@@ -57,8 +57,9 @@ class ModelNeeds:
         device: cpu or cuda, the kind that the run is for.
         denoiser: the part that is run: ``transformer``, or ``st_diff``.
         dtype: of the denoiser's and the text encoder's weights once loaded; the denoiser keeps some
-            in float32 all the same, the codec all.
+            in float32 all the same.
         codec: a TAEHV folder or file in place of the folder's own codec.
+        codec_dtype: what the codec computes in; its fast path where it has one for that type.
         adapters: files or folders of adapters that run beside the denoiser's weights.
 
     Raises:
@@ -74,6 +75,7 @@ class ModelNeeds:
         denoiser: str = "transformer",
         *,
         codec: Path | None = None,
+        codec_dtype: torch.dtype = torch.float32,
         adapters: Sequence[Path] = (),
     ) -> None:
         self.folder, self.dtype = folder, dtype
@@ -86,8 +88,8 @@ class ModelNeeds:
             _to_meta(self._transformer, dtype)  # PEFT moves only the first one
         self._text = cast(_meta(folder, "text_encoder"), dtype)
         own = _meta(folder, "vae") if codec is None else _meta_taehv(codec)
-        self._codec_net = cast(own, torch.float32)
-        self.codec: Codec = codec_of(self._codec_net)
+        self.codec = codec_of(cast(own, codec_dtype), codec_dtype)
+        self._codec_net: nn.Module = self.codec.net
         if isinstance(self.codec, VideoCodec):
             self.codec.per_pass = LATENTS_PER_PASS[device]
         geometry = folder / "geometry"

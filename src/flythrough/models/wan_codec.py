@@ -55,7 +55,7 @@ class WanCodec:
     """Encoding takes the posterior's mean; the published pipelines draw a sample from it."""
 
     def __init__(self, net: Any) -> None:
-        self.net = net
+        self.net: Any = net
         config = net.config
         shape = (1, config.z_dim, 1, 1, 1)
         self._mean = torch.tensor(config.latents_mean).view(shape)
@@ -78,6 +78,11 @@ class WanCodec:
         """Where the parameters are."""
         return next(self.net.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the arithmetic."""
+        return next(self.net.parameters()).dtype
+
     def to(self, device: torch.device | str) -> WanCodec:
         """Move the network (in place) and return this codec."""
         self.net.to(device)
@@ -96,8 +101,7 @@ class WanCodec:
                 f"[B, 3, T, H, W] with T one more than a multiple of {self.temporal}, so cut or "
                 "repeat frames."
             )
-        pixels = (video * 2 - 1).to(self.device, self.net.dtype)
-        latents = self.net.encode(pixels).latent_dist.mode().float()
+        latents = self._mode((video * 2 - 1).to(self.device, self.dtype))
         return (latents - self._mean.to(latents)) / self._std.to(latents)
 
     def encode_still(self, image: Tensor) -> Tensor:
@@ -107,18 +111,40 @@ class WanCodec:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B,16,L,h,w] to video [B,3,4L-3,8h,8w] in [0,1]."""
-        raw = latents.to(self.device) * self._std.to(latents) + self._mean.to(latents)
-        video: Tensor = self.net.decode(raw.to(self.net.dtype), return_dict=False)[0]
+        given = latents.to(self.device)
+        video = self._frames(given * self._std.to(given) + self._mean.to(given))
         return (video.float() / 2 + 0.5).clamp(0, 1)
 
+    def _mode(self, pixels: Tensor) -> Tensor:
+        """Pixels in [-1,1] to the mean of the posterior, float32, not normalised."""
+        found: Tensor = self.net.encode(pixels).latent_dist.mode()
+        return found.float()
 
-def codec_of(net: Any) -> Codec:
-    """The codec around a network of either kind."""
-    return VideoCodec(net) if isinstance(net, TAEHV) else WanCodec(net)
+    def _frames(self, raw: Tensor) -> Tensor:
+        """Latents that are not normalised to pixels in [-1,1]."""
+        found: Tensor = self.net.decode(raw.to(self.dtype), return_dict=False)[0]
+        return found
 
 
-def load_any_codec(folder: Path, device: torch.device) -> Codec:
-    """The codec of a model folder: the small one, or the Wan autoencoder of the published ones.
+def wan_codec(net: Any, dtype: torch.dtype) -> WanCodec:
+    """The codec around diffusers' autoencoder: in float32 as it is, in half precision the fast one,
+    or the same layers in that type where the fast one cannot stand for them."""
+    from flythrough.models.fast.wan_codec import FastWanCodec
+    from flythrough.models.fast.wan_network import why_not_codec
+
+    if dtype == torch.float32 or why_not_codec(net) is not None:
+        return WanCodec(torch.nn.Module.to(net, dtype))
+    return FastWanCodec(net, dtype)
+
+
+def codec_of(net: Any, dtype: torch.dtype = torch.float32) -> VideoCodec | WanCodec:
+    """The codec around a network of either kind, whose weights are of ``dtype``."""
+    return VideoCodec(net) if isinstance(net, TAEHV) else wan_codec(net, dtype)
+
+
+def load_any_codec(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Codec:
+    """The codec of a model folder, computing in ``dtype``: the small one, or the Wan autoencoder of
+    the published ones.
 
     Raises:
         WeightsError: files are missing, unreadable or of another kind.
@@ -129,7 +155,7 @@ def load_any_codec(folder: Path, device: torch.device) -> Codec:
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{config} cannot be read ({error}); restore the file.") from error
     if kind != CLASS_NAME:
-        return load_codec(folder).to(device)
+        return load_codec(folder, dtype=dtype).to(device)
     from diffusers import AutoencoderKLWan
 
     try:
@@ -141,4 +167,4 @@ def load_any_codec(folder: Path, device: torch.device) -> Codec:
             f"The video codec in {folder} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "check the folder or download it again."
         ) from error
-    return WanCodec(net.eval().requires_grad_(False)).to(device)
+    return wan_codec(net.eval().requires_grad_(False), dtype).to(device)

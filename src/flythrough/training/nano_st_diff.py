@@ -76,9 +76,7 @@ def build_st_diff(settings: NanoRun, device: torch.device) -> tuple[ExportedTask
         net,
         refill.text([""]).detach(),
         refill,
-        StDiffSettings(
-            batch=settings.batch or 16, seed=settings.seed, shift=float(usual["shift"])
-        ),
+        StDiffSettings(batch=settings.batch or 16, seed=settings.seed, shift=float(usual["shift"])),
         export=lambda folder: write_st_diff(folder, net),
     )
     shape = _shape(settings, batch=4)

@@ -96,6 +96,7 @@ def test_every_switch_is_a_keyword_of_python() -> None:
     named = {"image", "video", "camera", "prompt", "negative_prompt", "frames", "size", "seed"}
     named |= {"steps", "guidance", "anchor", "seams"}
     loaded = {"model", "geometry", "lora", "lora_scale", "device", "memory", "compute", "hardware"}
+    loaded |= {"codec_precision"}
     written = {"output", "rollout", "save_warp", "save_mask", "warp", "warp_mask", "blend_chunks"}
     wanted = {field.name for field in fields(GenerateRequest)} - named - loaded - written
     assert set(CameraSwitches.__annotations__) == wanted

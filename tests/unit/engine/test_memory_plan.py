@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flythrough.engine.build import build_spec
-from flythrough.engine.memory_plan import RunNeeds
+from flythrough.engine.memory_plan import PLACEMENTS, RunNeeds
 from flythrough.engine.options import check_memory
 from flythrough.engine.placement import choose_placement
 from flythrough.engine.request import GenerateRequest, check
@@ -80,6 +80,18 @@ def test_a_cpu_streams_nothing() -> None:
     plan = choose_placement(needs("cpu"), "auto", 33 * GIB, 33 * GIB, "the host")
     assert plan.placement == "drop-text"
     assert plan.host_bytes == 0
+
+
+def test_decoding_beside_needs_room_for_both() -> None:
+    """Resident weights and the activations of denoising and decoding; nothing where weights come
+    and go or a CPU works."""
+    plans = {name: needs().plan(name) for name in PLACEMENTS}
+    assert plans["resident"].beside_bytes == pytest.approx(36 * GIB, abs=GIB // 8)
+    assert plans["resident"].fits_beside(38 * GIB)
+    assert not plans["resident"].fits_beside(36 * GIB)
+    assert plans["drop-text"].beside_bytes == pytest.approx(26 * GIB, abs=GIB // 8)
+    assert not plans["offload"].fits_beside(80 * GIB)
+    assert not needs("cpu").plan("resident").fits_beside(80 * GIB)
 
 
 def test_time_grows_with_guidance_and_steps(tiny_model: Path) -> None:

@@ -62,7 +62,7 @@ def test_another_device_keeps_the_rest(visible_model: Path) -> None:
     before = ft.load(visible_model, geometry="flat", memory="resident", compute="plain")
     after = HeliosPipeline(before).to("cpu")._pipeline
     assert after is not before
-    kept = ("model", "geometry", "lora", "lora_scale", "memory", "compute")
+    kept = ("model", "geometry", "lora", "lora_scale", "memory", "compute", "codec_precision")
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 Kernels = Literal["auto", "torch", "triton", "compiled"]
 AttentionBackend = Literal["sdpa", "flash"]
 AdapterPlace = Literal["beside", "merged"]
+Convolutions = Literal["library", "triton"]
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,24 @@ class FastSettings:
     kernels: Kernels = "auto"
     attention: AttentionBackend = "sdpa"
     adapter: AdapterPlace = "beside"
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """How the fast Wan codec computes; every choice gives the same result up to rounding.
+
+    Attributes:
+        kernels: between convolutions, plain ``torch`` or one ``triton`` kernel; ``auto`` takes
+            Triton on NVIDIA GPUs.
+        folded: causal convolutions of up to so many channels take three frames side by side, as a
+            convolution of pictures with three times the channels, instead of one over space and
+            time: more memory, other library kernels.
+        convolutions: causal ones that are not folded by the ``library``, or by a ``triton`` kernel
+            where the GPU can run it (half precision, compute capability 9.0 or more).
+        latents_per_pass: latents that go through together; None: as many as memory allows.
+    """
+
+    kernels: Kernels = "auto"
+    folded: int = 0
+    convolutions: Convolutions = "library"
+    latents_per_pass: int | None = None

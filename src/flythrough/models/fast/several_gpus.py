@@ -26,6 +26,7 @@ from flythrough.models.fast.products import BlockProducts
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.token_cut import TokenCut
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.history_tokens import ChosenTokens, Kernel
 from flythrough.models.rotary import Tables
 
 _all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
@@ -111,6 +112,9 @@ class SharedDenoiser(FastDenoiser):
     def forget(self) -> None:
         super().forget()
         self._local: _Local | None = None
+
+    def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
+        """Nothing: each process asks with its own share, which this plan would not serve."""
 
     def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
         assert self._local is not None

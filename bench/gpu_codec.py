@@ -1,0 +1,515 @@
+"""Everything about the Wan codec on one GPU: correctness first, then speed, then whole chunks.
+
+    python bench/gpu_codec.py FOLDER [--config published] [--device cuda] [--seconds 520]
+
+Rows go to FOLDER/codec.json as soon as each is known; a section that fails is a row with its
+traceback. Profiles are text files beside it. No weights are read: all are random, drawn on the
+device. Sections that would begin after --seconds are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flythrough.bench import suites
+from flythrough.bench.chunks import ChunkWork, make_chunks
+from flythrough.bench.clock import machine, median_seconds, peaks, reset_peak, seconds
+from flythrough.bench.forwards import psnr
+from flythrough.bench.random_model import (
+    add_random_adapter,
+    random_codec,
+    random_model,
+    random_wan,
+)
+from flythrough.bench.rows import Figures, Rows, line
+from flythrough.bench.sizes import SIZES
+from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.kernels import has_triton
+from flythrough.models.fast.settings import CodecSettings
+from flythrough.models.fast.wan_codec import FastWanCodec
+from flythrough.models.fast.wan_passes import TorchPasses, choose_passes
+from flythrough.models.helios import HeliosTransformer
+from flythrough.models.wan_codec import Codec, WanCodec
+
+FOLDED = (0, 96, 192, 384)
+"""Settings of ``CodecSettings.folded`` that are tried at the published width."""
+
+
+@dataclass
+class Run:
+    """The measurement under way."""
+
+    bench: suites.Bench
+    folder: Path
+    until: float
+    wan: Any = None
+    net: HeliosTransformer | None = None
+    best: CodecSettings = CodecSettings()  # noqa: RUF009
+    own_kernel: bool = False
+
+    def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
+        return self.bench.rows.measure(name, work)
+
+    def section(self, name: str, work: Callable[[], None]) -> None:
+        """Run one section unless time is up; its own fault ends it alone."""
+        if time.monotonic() > self.until:
+            self.row(f"section {name}", lambda: {"left_out": "time is up"})
+            return
+
+        def timed() -> Figures:
+            return {"section_s": round(seconds(work, self.bench.device), 1)}
+
+        self.row(f"section {name}", timed)
+
+    @property
+    def half(self) -> torch.dtype:
+        """float16; bfloat16 on a CPU, which takes minutes for the other."""
+        return torch.float16 if self.bench.device.type == "cuda" else torch.bfloat16
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Least, two and four times the codec's channels."""
+        width = self.bench.size.wan_width
+        return tuple(n * width // 96 for n in FOLDED)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions and products in float32 as the type says, not in TF32."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
+
+
+@contextmanager
+def trying_algorithms(on: bool) -> Iterator[None]:
+    """With ``torch.backends.cudnn.benchmark``."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def largest(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max())
+
+
+def correctness(run: Run) -> None:
+    """Fast against diffusers at true size, in float32 without TF32 and in half precision; passes
+    of every length, kernels of every kind."""
+    net, bench = run.wan, run.bench
+    video, z = suites.codec_inputs(bench)
+    plain = WanCodec(net)
+    with torch.inference_mode(), exact_float32():
+        wanted = plain.encode(video), plain.decode(z)
+        first = plain.encode(video[:, :, :1]), plain.decode(z[:, :, :1])
+
+    def gaps(dtype: torch.dtype, settings: CodecSettings) -> Figures:
+        codec = FastWanCodec(net, dtype, settings)
+        with torch.inference_mode(), exact_float32():
+            found = codec.encode(video), codec.decode(z)
+            still = codec.encode(video[:, :, :1]), codec.decode(z[:, :, :1])
+        figures: dict[str, Any] = {
+            "latents_gap": largest(found[0], wanted[0]),
+            "pixels_gap": largest(found[1], wanted[1]),
+            "one_latent_gap": largest(still[0], first[0]),
+            "one_frame_gap": largest(still[1], first[1]),
+            "latents_psnr_db": round(psnr(found[0], wanted[0]), 1),
+            "pixels_psnr_db": round(psnr(found[1], wanted[1]), 1),
+            "finite": bool(found[0].isfinite().all() and found[1].isfinite().all()),
+        }
+        if dtype == torch.float32:
+            figures["good"] = figures["latents_gap"] < 1e-3 and figures["pixels_gap"] < 1e-3
+        return figures
+
+    cases: list[tuple[str, torch.dtype, CodecSettings]] = [
+        ("fp32", torch.float32, CodecSettings()),
+        ("fp32, torch kernels", torch.float32, CodecSettings(kernels="torch")),
+        ("fp32, 2 latents a pass", torch.float32, CodecSettings(latents_per_pass=2)),
+        ("half", run.half, CodecSettings()),
+        ("half, torch kernels", run.half, CodecSettings(kernels="torch")),
+        ("half, 4 latents a pass", run.half, CodecSettings(latents_per_pass=4)),
+        ("bf16", torch.bfloat16, CodecSettings()),
+        *((f"half, folded to {n}", run.half, CodecSettings(folded=n)) for n in run.folds[1:]),
+    ]
+    if run.own_kernel:
+        settings = CodecSettings(convolutions="triton")
+        cases.append(("half, triton convolutions", run.half, settings))
+    for name, dtype, settings in cases:
+        run.row(f"correct {name}", lambda d=dtype, s=settings: gaps(d, s))
+
+
+def probe(device: torch.device) -> int:
+    """The Triton convolution at small sizes, in a process of its own, because a kernel that fails
+    may take the process with it."""
+    from flythrough.models.fast.wan_triton_convolution import can_run, causal_convolution
+
+    worst = 0.0
+    for channels in (96, 192, 384):
+        if not can_run(channels, torch.float16, device):
+            return 3
+        for size in ((32, 48), (40, 50)):
+            x = torch.randn(1, 5, *size, channels, device=device).half()
+            k = torch.randn(channels, channels, 3, 3, 3, device=device) / (27 * channels) ** 0.5
+            taps = k.half().permute(0, 2, 3, 4, 1).flatten(1).contiguous()
+            found = causal_convolution(x, taps)
+            wanted = functional.conv3d(
+                x.permute(0, 4, 1, 2, 3).float(), k.half().float(), padding=(0, 1, 1)
+            )
+            worst = max(worst, largest(found.permute(0, 4, 1, 2, 3).float(), wanted))
+    torch.cuda.synchronize()
+    print(f"largest gap {worst}")
+    return 0 if worst < 0.02 else 4
+
+
+def try_own_kernel(run: Run) -> None:
+    """Whether the Triton convolution may take part in what follows."""
+
+    def asked() -> Figures:
+        if run.bench.device.type != "cuda" or not has_triton():
+            return {"left_out": "no Triton or no GPU"}
+        words = [sys.executable, __file__, str(run.folder), "--probe"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
+        run.own_kernel = done.returncode == 0
+        said = f"{done.stdout}{done.stderr}".strip().splitlines()[-6:]
+        return {"status": done.returncode, "said": " | ".join(said)[-600:]}
+
+    run.row("triton convolution, alone", asked)
+
+
+def passes(run: Run) -> None:
+    """The kernel between convolutions against its twin, and bytes a second."""
+    bench = run.bench
+    if not has_triton() or bench.device.type != "cuda":
+        run.row("kernels", lambda: {"left_out": "no Triton or no GPU"})
+        return
+    twin, ours = TorchPasses(), choose_passes("triton", bench.device)
+    height, width, least = bench.size.height, bench.size.width, bench.size.wan_width
+
+    def one(kind: str, channels: int, scale: int) -> Figures:
+        shape = (1, 8, height // scale, width // scale, channels)
+        given = shape
+        if kind == "doubled":
+            given = (1, 8, shape[2] // 2 + 1, shape[3] // 2 + 1, 4 * channels)
+
+        def draw(*size: int) -> Tensor:
+            return torch.randn(size, device=bench.device).half()
+
+        update, stream = draw(*given), draw(*shape)
+        bias = torch.randn(channels, device=bench.device)
+        gain = torch.randn(channels, device=bench.device)
+        wide = 3 * channels if kind == "folded" else channels
+        found = []
+        for passes in (twin, ours):
+            out, target = torch.zeros(*shape[:-1], wide, device=bench.device).half(), stream.clone()
+            before = None if kind == "doubled" else target
+            passes.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
+            found.append((target, out))
+        target, out = found[1]
+
+        def again() -> None:
+            before = None if kind == "doubled" else target
+            ours.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
+
+        moved = update.numel() + out.numel() + target.numel() * (1 if kind == "doubled" else 2)
+        median, _, _ = median_seconds(again, bench.device, 20, 3)
+        return {
+            "stream_gap": largest(found[1][0].float(), found[0][0].float()),
+            "normed_gap": largest(found[1][1].float(), found[0][1].float()),
+            "us": round(1e6 * median, 1),
+            "gb_s": round(2 * moved / median / 1e9),
+        }
+
+    for kind in ("plain", "doubled", "folded"):
+        for times, scale in ((1, 1), (2, 2), (4, 4)):
+            channels = times * least
+            name = f"kernel join {kind}, {channels} channels"
+            run.row(name, lambda k=kind, c=channels, s=scale: one(k, c, s))
+
+
+def convolutions(run: Run) -> None:
+    """A causal 3x3x3 convolution in three forms, at the codec's shapes, and what else it has."""
+    bench, device = run.bench, run.bench.device
+    dtype = run.half
+    height, width, least = bench.size.height, bench.size.width, bench.size.wan_width
+    stages = [(least, 33, 1), (2 * least, 33, 2), (4 * least, 17, 4), (4 * least, 9, 8)]
+
+    def one(channels: int, frames: int, scale: int, try_all: bool) -> Figures:
+        h, w = height // scale, width // scale
+        pixels = frames * h * w
+        flops = 54 * pixels * channels**2
+        found: dict[str, Any] = {}
+
+        def note(name: str, work: Callable[[], object]) -> None:
+            with trying_algorithms(try_all):
+                median, _, _ = median_seconds(work, device, 5, 2)
+            found[f"{name}_ms"] = round(1000 * median, 2)
+            found[f"{name}_tflops"] = round(flops / median / 1e12)
+            gc.collect()
+
+        def draw(*shape: int, last: torch.memory_format) -> Tensor:
+            drawn = torch.randn(shape, device=device, dtype=dtype)
+            return drawn.contiguous(memory_format=last)
+
+        last3, last2 = torch.channels_last_3d, torch.channels_last
+        x = draw(1, channels, frames + 2, h, w, last=last3)
+        k = draw(channels, channels, 3, 3, 3, last=last3)
+        note("space_time", lambda x=x: functional.conv3d(x, k, padding=(0, 1, 1)))
+        if run.own_kernel and not try_all:
+            from flythrough.models.fast.wan_triton_convolution import causal_convolution
+
+            last = x.permute(0, 2, 3, 4, 1)
+            taps = k.permute(0, 2, 3, 4, 1).flatten(1)
+            try:
+                wanted = functional.conv3d(x, k, padding=(0, 1, 1)).permute(0, 2, 3, 4, 1)
+                own = causal_convolution(last, taps)
+                found["triton_gap"] = largest(own, wanted) / float(wanted.abs().max())
+                del own, wanted
+                note("triton", lambda x=last: causal_convolution(x, taps))
+            except Exception as error:
+                found["triton_failed"] = f"{type(error).__name__}: {error}"[:400]
+            del last
+        made = functional.conv3d(x, k, padding=(0, 1, 1))
+        found["channels_stay_last"] = made.is_contiguous(memory_format=last3)
+        del made
+        flat = x[0].transpose(0, 1).contiguous(memory_format=last2)
+        spread = k.permute(2, 0, 1, 3, 4).flatten(0, 1).contiguous(memory_format=last2)
+        note("spread", lambda x=flat: functional.conv2d(x, spread, padding=1))
+        del x, flat
+        side = draw(frames, 3 * channels, h, w, last=last2)
+        folded = k.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=last2)
+        note("folded", lambda: functional.conv2d(side, folded, padding=1))
+        return found
+
+    for channels, frames, scale in stages:
+        for try_all in (False, True):
+            name = f"convolution {channels} channels, {frames} frames, 1/{scale}"
+            name += ", algorithms tried" if try_all else ""
+            run.row(name, lambda c=channels, f=frames, s=scale, t=try_all: one(c, f, s, t))
+
+
+def precisions(run: Run) -> None:
+    """Plain and fast in every precision, then settings of the fast one; the best is kept."""
+    suites.wan_rows(run.bench)
+    half = run.half
+    video, z = suites.codec_inputs(run.bench)
+    exact = WanCodec(run.wan)
+    with torch.inference_mode():
+        wanted = {"encode": exact.encode(video), "decode": exact.decode(z)}
+    tried = {f"folded to {fold}": CodecSettings(folded=fold) for fold in run.folds}
+    if run.own_kernel:
+        tried["triton convolutions"] = CodecSettings(convolutions="triton")
+        tried["folded and triton"] = CodecSettings(folded=run.folds[1], convolutions="triton")
+    taken: dict[str, float] = {}
+    for name, settings in tried.items():
+        codec = FastWanCodec(run.wan, half, settings)
+        found = [
+            suites.codec_row(run.bench, f"wan fast half, {name}, {verb}", codec, verb, wanted[verb])
+            for verb in ("encode", "decode")
+        ]
+        rows = [row for row in found if row is not None and row["psnr_db"] > 35]
+        if len(rows) == 2:
+            taken[name] = sum(row["ms"] for row in rows)
+    if taken:
+        best = min(taken, key=lambda name: taken[name])
+        run.best = tried[best]
+        run.row("best", lambda: {"settings": best, "encode_and_decode_ms": taken[best]})
+    for count in (1, 3, 9):
+        settings = replace(run.best, latents_per_pass=count)
+        codec = FastWanCodec(run.wan, half, settings)
+        for verb in ("encode", "decode"):
+            name = f"wan fast half, {count} latents a pass, {verb}"
+            suites.codec_row(run.bench, name, codec, verb)
+    codec = FastWanCodec(run.wan, half, run.best)
+    with trying_algorithms(True):
+        for verb in ("encode", "decode"):
+            name = f"wan fast half, algorithms tried, {verb}"
+            suites.codec_row(run.bench, name, codec, verb)
+
+
+def profile(run: Run, verb: str) -> None:
+    """Kernels of one call, longest first."""
+    bench = run.bench
+    half = run.half
+    codec = FastWanCodec(run.wan, half, run.best)
+    video, z = suites.codec_inputs(bench)
+    kinds, key = [torch.profiler.ProfilerActivity.CPU], "self_cpu_time_total"
+    if bench.device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        key = "self_cuda_time_total"
+
+    def call() -> Tensor:
+        return codec.decode(z) if verb == "decode" else codec.encode(video)
+
+    with torch.inference_mode():
+        for _ in range(2):
+            call()
+        with torch.profiler.profile(activities=kinds, record_shapes=True) as seen:
+            call()
+            if bench.device.type == "cuda":
+                torch.cuda.synchronize()
+    averages = seen.key_averages()
+    table = averages.table(sort_by=key, row_limit=40, max_name_column_width=100)
+    shapes = seen.key_averages(group_by_input_shape=True)
+    table += "\n" + shapes.table(sort_by=key, row_limit=40, max_shapes_column_width=120)
+    (run.folder / f"profile-{verb}.txt").write_text(table)
+
+
+def small_codec(run: Run) -> None:
+    """The realtime codec in float32 and float16."""
+    bench = run.bench
+    _, z = suites.codec_inputs(bench)
+    exact = random_codec(bench.size, bench.device, fast=True, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = exact.decode(z)
+    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        codec = random_codec(bench.size, bench.device, fast=True, dtype=dtype)
+        suites.codec_row(bench, f"taehv {name} encode", codec, "encode")
+        suites.codec_row(bench, f"taehv {name} decode", codec, "decode", wanted)
+
+
+def chunk_codec(run: Run) -> Codec:
+    """The codec of chunk rows, with the best settings found."""
+    if not run.bench.size.wan:
+        return random_codec(run.bench.size, run.bench.device)
+    return FastWanCodec(run.wan, run.half, run.best)
+
+
+def helios(run: Run, suffix: str = "") -> None:
+    """Chunks decoded before and beside the next; the frames must be the same."""
+    bench = run.bench
+    if run.net is None:
+        run.net = bench.denoiser()
+    model = replace(
+        random_model(run.net, bench.size, bench.device, codec=chunk_codec(run)),
+        fast=FastDenoiser(run.net),
+    )
+    for steps in ((2, 2, 2), (1, 1, 1)):
+        made = {}
+        for beside in (False, True):
+            work = ChunkWork(steps, chunks=bench.chunks, beside=beside)
+            name = f"helios {list(steps)}{suffix}{', decoded beside' if beside else ''}"
+
+            def measured(work: ChunkWork = work, beside: bool = beside) -> Figures:
+                figures, made[beside] = make_chunks(model, bench.size, work)  # noqa: B023
+                return figures
+
+            run.row(name, measured)
+
+        def same() -> Figures:
+            pairs = list(zip(made[False].chunks, made[True].chunks, strict=True))  # noqa: B023
+            return {
+                "latents_equal": all(np.array_equal(a.latents, b.latents) for a, b in pairs),
+                "frames_equal": all(np.array_equal(a.frames, b.frames) for a, b in pairs),
+            }
+
+        run.row(f"helios {list(steps)}{suffix}, beside against before", same)
+    if model.fast is not None:
+        model.fast.forget()
+
+
+def camera(run: Run, suffix: str = "") -> None:
+    """Camera-led chunks from a given warp, 86 % in view: the full recipe, and the realtime preset
+    with the small codec. The adapter stays attached."""
+    bench = run.bench
+    assert run.net is not None
+    fast = FastDenoiser(run.net)
+    full = replace(
+        random_model(run.net, bench.size, bench.device, codec=chunk_codec(run)), fast=fast
+    )
+    live = replace(random_model(run.net, bench.size, bench.device, fast_codec=True), fast=fast)
+    rows = (
+        ("wah [2, 2, 2]", full, ChunkWork((2, 2, 2), suites.SHARE, chunks=bench.chunks)),
+        ("wah realtime", live, ChunkWork((1, 1, 1), suites.SHARE, True, bench.chunks)),
+    )
+    for name, model, work in rows:
+        for beside in (False, True):
+            label = f"{name}{suffix}{', decoded beside' if beside else ''}"
+            once = replace(work, beside=beside)
+            run.row(label, lambda m=model, w=once: make_chunks(m, bench.size, w)[0])
+    fast.forget()
+
+
+def with_adapter(run: Run, suffix: str) -> None:
+    """:func:`camera` with a random adapter, which is taken off again."""
+    from flythrough.models.adapters import detach_lora
+
+    assert run.net is not None
+    add_random_adapter(run.net)
+    try:
+        camera(run, suffix)
+    finally:
+        detach_lora(run.net, suites.CAMERA)
+
+
+def eight_bits(run: Run) -> None:
+    """From here on the denoiser's large weights have 8 bits."""
+    assert run.net is not None
+    quantise_blocks(run.net.blocks)
+    reset_peak(run.bench.device)
+    run.row("weights in 8 bits", lambda: peaks(run.bench.device))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", default="published", choices=list(SIZES))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=520)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=3)
+    parser.add_argument("--probe", action="store_true", help="the Triton convolution alone")
+    given = parser.parse_args()
+    if given.probe:
+        sys.exit(probe(torch.device(given.device)))
+    until = time.monotonic() + given.seconds
+    given.folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(given.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    header = {"config": vars(given), "machine": machine(device)}
+    started = time.monotonic()
+
+    def shown(name: str, figures: Figures) -> None:
+        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
+
+    rows = Rows(header, given.folder / "codec.json", shown, forgive=True)
+    bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
+    run = Run(bench, given.folder, until)
+    run.wan = random_wan(bench.size, device)
+    run.section("own kernel", lambda: try_own_kernel(run))
+    run.section("correctness", lambda: correctness(run))
+    run.section("kernels", lambda: passes(run))
+    run.section("precisions", lambda: precisions(run))
+    run.section("profile decode", lambda: profile(run, "decode"))
+    run.section("profile encode", lambda: profile(run, "encode"))
+    run.section("convolutions", lambda: convolutions(run))
+    run.section("small codec", lambda: small_codec(run))
+    run.section("helios", lambda: helios(run))
+    run.section("camera", lambda: with_adapter(run, ""))
+    run.section("8 bits", lambda: eight_bits(run))
+    run.section("helios fp8", lambda: helios(run, " fp8"))
+    run.section("camera fp8", lambda: with_adapter(run, " fp8"))
+
+
+if __name__ == "__main__":
+    main()
