@@ -12,7 +12,8 @@ from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
 from flythrough.engine.warp_options import Fill
-from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
+from flythrough.engine.words import MemoryChoice, NoiseField, parse_size, parse_steps
+from flythrough.scene.settings import SceneKind
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan
@@ -107,8 +108,11 @@ def generate(  # noqa: PLR0913 - the command-line contract
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
     scene: Annotated[
-        Literal["mesh", "gaussian"] | None,
-        Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
+        SceneKind | None,
+        Parameter(
+            help="What is kept of the scene; gaussian is fitted anew for every chunk; points and"
+            " none are ablations."
+        ),
     ] = None,
     strength: Annotated[
         float | None,
@@ -119,6 +123,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = None,
     overlap: Annotated[
         int | None, Parameter(help="worldwarp: frames that chunks share, such as 5 or 1.")
+    ] = None,
+    noise_field: Annotated[
+        NoiseField | None,
+        Parameter(help="worldwarp, ablation: what noise levels depend on; both if left out."),
     ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -170,6 +178,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         strength=strength,
         chunk_frames=chunk_frames,
         overlap=overlap,
+        noise_field=noise_field,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),

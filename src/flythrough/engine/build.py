@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from flythrough.cameras.intrinsics import refitted
-from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.acceleration import accelerated
@@ -26,6 +25,7 @@ from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
+from flythrough.engine.worldwarp_sampler import worldwarp_sampler
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -37,7 +37,7 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.generators.worldwarp import WorldWarpGenerator, WorldWarpSettings
+from flythrough.generators.worldwarp import WorldWarpGenerator
 from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.adapters import attach_lora, attached_loras, detach_lora
 from flythrough.models.catalog import BUNDLED, ModelFolder
@@ -259,21 +259,6 @@ def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
             f"The rollout's settings cannot be used ({type(error).__name__}: {error}); it was "
             "written by another version of Flythrough, so use that version or start a new one."
         ) from error
-
-
-def worldwarp_sampler(spec: RolloutSpec, folder: ModelFolder) -> WorldWarpSettings:
-    """How the chunks of a worldwarp rollout are made; its settings were checked before."""
-    values = spec.settings
-    return WorldWarpSettings(
-        noise_field=FieldSettings(
-            strength=float(values["strength"]), erosion=int(values["erosion"])
-        ),
-        steps=int(values["steps"][0]),
-        shift=float(values["shift"]),
-        guidance=Guidance(scale=float(values["guidance"])),
-        blend_chunks=int(values["blend_chunks"]),
-        max_sequence_length=folder.defaults.max_sequence_length,
-    )
 
 
 def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:

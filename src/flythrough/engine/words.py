@@ -12,6 +12,8 @@ Compute = Literal["auto", "plain", "fast", "compiled", "fp8"]
 """The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere."""
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
+NoiseField = Literal["both", "spatial", "temporal", "uniform"]
+"""What noise levels of method worldwarp depend on (``conditioning.noise_field.Variation``)."""
 
 
 YES, NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")

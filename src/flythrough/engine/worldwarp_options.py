@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from flythrough.engine.words import Compute
+from flythrough.engine.words import Compute, NoiseField
 from flythrough.errors import InputError, RolloutError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
 from flythrough.rollout.window import STANDARD, Window
@@ -59,6 +59,11 @@ def check_worldwarp(request: GenerateRequest) -> None:
         if given:
             raise InputError(f"{option} has no effect with method worldwarp; drop it.")
     check_worldwarp_compute(request.compute)
+    if request.noise_field is not None and request.noise_field not in get_args(NoiseField):
+        raise InputError(
+            f"--noise-field {request.noise_field} is unknown; choose "
+            f"{' or '.join(get_args(NoiseField))}."
+        )
     strength = request.strength
     if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
         raise InputError(
@@ -114,6 +119,11 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
         ("--overlap", request.overlap),
     )
     if method != "worldwarp":
+        if request.noise_field is not None:
+            raise InputError(
+                f"--noise-field {request.noise_field} has no effect with method {method}; drop it "
+                "or use --method worldwarp."
+            )
         for option, value in own:
             if value is not None:
                 raise InputError(
@@ -124,18 +134,27 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
     usual = model.defaults.worldwarp
     frames = usual.chunk_frames if request.chunk_frames is None else request.chunk_frames
     overlap = usual.overlap if request.overlap is None else request.overlap
-    if overlap == 0:
-        raise InputError("--overlap 0 leaves chunks without a past to go on from; give 1 or 5.")
-    try:
-        window = Window(frames, overlap)
-    except RolloutError as error:
-        raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
+    window = checked_window(frames, overlap)
     if request.overlap is not None and request.rollout is None and request.frames <= frames:
         raise InputError(
             f"--overlap {overlap} has no effect on {request.frames} frames, which are one chunk; "
             f"ask for more than {frames} with --frames, keep a --rollout to continue, or drop it."
         )
     return window
+
+
+def checked_window(frames: int, overlap: int) -> Window:
+    """Chunks of ``frames`` frames that share ``overlap`` with the past.
+
+    Raises:
+        InputError: counts that cannot be.
+    """
+    if overlap == 0:
+        raise InputError("--overlap 0 leaves chunks without a past to go on from; give 1 or 5.")
+    try:
+        return Window(frames, overlap)
+    except RolloutError as error:
+        raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
 
 
 def worldwarp_settings(
@@ -152,4 +171,5 @@ def worldwarp_settings(
         "strength": usual.strength if request.strength is None else request.strength,
         "erosion": usual.erosion,
         "shift": usual.shift,
+        **({} if request.noise_field in (None, "both") else {"noise_field": request.noise_field}),
     } | {f"warp.{name}": value for name, value in model.defaults.warp.items()}

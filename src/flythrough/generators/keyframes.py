@@ -91,7 +91,8 @@ class KeyframeMemory:
         assert request.world_from_camera is not None
         assert request.intrinsics is not None
         view = self._view(rollout, request.world_from_camera, request.intrinsics)
-        if not bool((view.visible > 0.5).flatten(1).any(1).all()):
+        blind = self.settings.memory == "none"  # as asked for
+        if not blind and not bool((view.visible > 0.5).flatten(1).any(1).all()):
             self._say(
                 f"chunk {request.index + 1}: some cameras see nothing of what is known; those "
                 "frames are invented."
@@ -135,7 +136,11 @@ class KeyframeMemory:
             boundaries = self._boundaries(rollout)
             return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
-        known, size = self.keyframes(rollout), rollout.size
+        size = rollout.size
+        if settings.memory == "none":
+            nothing = scene_memory((self._photo(rollout),), settings)
+            return nothing.render(cameras, intrinsics, size, settings, first_is_photo=not later)
+        known = self.keyframes(rollout)
         drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
         if self._scene is None or not _same(self._scene[0], drawn):
             self._scene = drawn, scene_memory(drawn, settings)
