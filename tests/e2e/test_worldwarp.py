@@ -45,11 +45,7 @@ def test_runs_go_on_rewind_and_branch(
         assert answer.result["digest"] == whole["digest"]
 
     leg = ("continue", run, "--camera", "pan right 5deg", "--prompt", "a painting", "--frames", 4)
-    for switch in (("--fast",), ("--compile",), ("--precision", "fp8")):
-        answer = flythrough(*leg, *switch)
-        assert answer.status == 2
-        assert f"{' '.join(switch)} (compute=" in answer.err
-    answer = flythrough(*leg)
+    answer = flythrough(*leg, "--fast")
     assert answer.status == 0, answer.err
     assert (answer.result["frames"], answer.result["chunks"]) == (21, 4)
 

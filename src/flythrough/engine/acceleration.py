@@ -10,10 +10,11 @@ import torch
 from flythrough.engine.options import check_compute
 from flythrough.engine.words import Compute
 from flythrough.errors import InputError
+from flythrough.models.fast import st_diff
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
-from flythrough.models.loading import LoadedModel
+from flythrough.models.loading import LoadedModel, LoadedStDiff
 
 _FP8_CAPABILITY = (8, 9)
 
@@ -49,6 +50,31 @@ def accelerated(model: LoadedModel, compute: Compute, notify: Callable[[str], No
                 torch.cuda.empty_cache()
     kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
     return replace(model, fast=FastDenoiser(model.transformer, kernels))
+
+
+def accelerated_st_diff(
+    model: LoadedStDiff, compute: Compute, notify: Callable[[str], None]
+) -> LoadedStDiff:
+    """:func:`accelerated` for a WorldWarp model, whose ``auto`` is the plain path everywhere.
+
+    Raises:
+        InputError: the choice cannot be had with this model, placement or device.
+    """
+    check_compute(compute, model.device.type)
+    if compute in ("auto", "plain"):
+        return replace(model, fast=None)
+    reason = st_diff.why_not(model.transformer)
+    if model.streamed:
+        reason = "its layers are streamed from host memory"
+    if reason is not None:
+        raise InputError(
+            f"The fast path ({compute}) cannot run this denoiser because {reason}; use --no-fast."
+        )
+    if compute == "fp8":
+        _check_fp8(model.device, notify)
+        quantise_blocks(model.transformer.blocks)
+    kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
+    return replace(model, fast=st_diff.FastStDiff(model.transformer, kernels))
 
 
 def _check_fp8(device: torch.device, notify: Callable[[str], None]) -> None:

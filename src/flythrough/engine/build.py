@@ -14,7 +14,7 @@ import torch
 from flythrough.cameras.intrinsics import refitted
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
-from flythrough.engine.acceleration import accelerated
+from flythrough.engine.acceleration import accelerated, accelerated_st_diff
 from flythrough.engine.files import absolute, check_sources, named_files
 from flythrough.engine.geometry_source import build_estimator, estimates_anything
 from flythrough.engine.photo_geometry import estimate_photo
@@ -24,7 +24,7 @@ from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
-from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
+from flythrough.engine.worldwarp_options import worldwarp_settings
 from flythrough.engine.worldwarp_sampler import worldwarp_sampler
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
@@ -165,8 +165,6 @@ def build_session(
     """
     check_sources(spec, folder)
     check_settings(spec)
-    if spec.method == "worldwarp":
-        check_worldwarp_compute(compute)
     device = pick_device(device_name)
     dtype = pick_dtype(device)
     placement: Placement = "resident"
@@ -177,6 +175,7 @@ def build_session(
         assert isinstance(st_diff, LoadedStDiff)
         if placement == "offload":
             stream_denoiser(st_diff)
+        st_diff = accelerated_st_diff(st_diff, compute, notify)
         scene = build_memory(spec, folder, device, notify)
         made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene)
         return Session(made, st_diff, scene)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from flythrough.engine.words import Compute, NoiseField
+from flythrough.engine.words import NoiseField
 from flythrough.errors import InputError, RolloutError
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
 from flythrough.rollout.window import STANDARD, Window
@@ -58,7 +58,6 @@ def check_worldwarp(request: GenerateRequest) -> None:
     for option, given in idle.items():
         if given:
             raise InputError(f"{option} has no effect with method worldwarp; drop it.")
-    check_worldwarp_compute(request.compute)
     if request.noise_field is not None and request.noise_field not in get_args(NoiseField):
         raise InputError(
             f"--noise-field {request.noise_field} is unknown; choose "
@@ -69,20 +68,6 @@ def check_worldwarp(request: GenerateRequest) -> None:
         raise InputError(
             f"--strength {strength:g} is out of range; give 0 (keep what was rendered) to 1 "
             "(ignore it)."
-        )
-
-
-def check_worldwarp_compute(compute: Compute) -> None:
-    """Refuse a path of the denoiser that method worldwarp has not.
-
-    Raises:
-        InputError: which one, by its switch and as Python's argument.
-    """
-    switches = {"fast": "--fast", "compiled": "--compile", "fp8": "--precision fp8"}
-    if compute in switches:
-        raise InputError(
-            f"{switches[compute]} (compute={compute!r}) has no effect with method worldwarp, whose "
-            "denoiser has the plain path alone; drop it."
         )
 
 

@@ -155,7 +155,7 @@ class WorldWarpGenerator:
 
     def _velocity(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """One call of the network; float32 in and out."""
-        net = self.model.transformer
+        net = self.model.denoiser
         velocity: Tensor = net(latents.to(net.dtype), timesteps, text.to(net.dtype))
         return velocity.float()
 
