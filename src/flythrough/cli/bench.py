@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 def bench(
     name: Annotated[
-        Literal["helios", "wah", "vae", "nano"],
-        Parameter(help="Denoiser and chunks; camera-led chunks; codecs; the bundled model."),
+        Literal["helios", "wah", "vae", "nano", "worldwarp"],
+        Parameter(
+            help="Denoiser and chunks; camera-led chunks; codecs; the bundled model; ST-Diff,"
+            " TTT3R and the Gaussian cache."
+        ),
     ],
     /,
     *,
