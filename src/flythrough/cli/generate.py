@@ -128,6 +128,13 @@ def generate(  # noqa: PLR0913 - the command-line contract
         NoiseField | None,
         Parameter(help="worldwarp, ablation: what noise levels depend on; both if left out."),
     ] = None,
+    caption: Annotated[
+        str | None,
+        Parameter(
+            help="worldwarp: qwen2.5-vl-7b or a folder of it words each chunk's prompt from the"
+            " frames before; --prompt is then a wish."
+        ),
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         MemoryChoice,
@@ -179,6 +186,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         chunk_frames=chunk_frames,
         overlap=overlap,
         noise_field=noise_field,
+        caption=caption,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),

@@ -25,7 +25,7 @@ from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import worldwarp_settings
-from flythrough.engine.worldwarp_sampler import worldwarp_sampler
+from flythrough.engine.worldwarp_sampler import build_captioner, worldwarp_sampler
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -177,7 +177,8 @@ def build_session(
             stream_denoiser(st_diff)
         st_diff = accelerated_st_diff(st_diff, compute, notify)
         scene = build_memory(spec, folder, device, notify)
-        made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene)
+        captioner = build_captioner(spec, device, dtype, placement)
+        made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene, captioner)
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:

@@ -37,6 +37,7 @@ class CameraSwitches(TypedDict, total=False):
     chunk_frames: int | None
     overlap: int | None
     noise_field: NoiseField | None
+    caption: str | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:

@@ -148,5 +148,6 @@ _WORLDWARP: dict[str, Rule] = {
     "shift": _number(0.01, 100),
     "geometry_digest": lambda value: isinstance(value, str),
     "noise_field": lambda value: value in get_args(NoiseField),
+    "captioner": lambda value: isinstance(value, str),
 }
-_OPTIONAL = ("geometry_digest", "noise_field")
+_OPTIONAL = ("geometry_digest", "noise_field", "captioner")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from flythrough.engine.words import NoiseField
 from flythrough.errors import InputError, RolloutError
+from flythrough.models.captioner_folder import find_captioner
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.models.published import CAPTIONER_NAMES
 from flythrough.rollout.window import STANDARD, Window
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def check_worldwarp(request: GenerateRequest) -> None:
 
     Raises:
         InputError: which option, and what to do instead.
+        WeightsError: the captioner is not on this machine.
     """
     if request.video is not None:
         raise InputError(
@@ -63,6 +66,8 @@ def check_worldwarp(request: GenerateRequest) -> None:
             f"--noise-field {request.noise_field} is unknown; choose "
             f"{' or '.join(get_args(NoiseField))}."
         )
+    if request.caption is not None:
+        find_captioner(request.caption)
     strength = request.strength
     if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
         raise InputError(
@@ -104,6 +109,11 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
         ("--overlap", request.overlap),
     )
     if method != "worldwarp":
+        if request.caption is not None:
+            raise InputError(
+                f"--caption {request.caption} has no effect with method {method}; drop it or use "
+                "--method worldwarp."
+            )
         if request.noise_field is not None:
             raise InputError(
                 f"--noise-field {request.noise_field} has no effect with method {method}; drop it "
@@ -142,6 +152,10 @@ def checked_window(frames: int, overlap: int) -> Window:
         raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
 
 
+def _captioner(name: str) -> str:
+    return name if name in CAPTIONER_NAMES else str(Path(name).expanduser().resolve())
+
+
 def worldwarp_settings(
     request: GenerateRequest, model: ModelFolder, window: Window
 ) -> dict[str, Any]:
@@ -156,5 +170,6 @@ def worldwarp_settings(
         "strength": usual.strength if request.strength is None else request.strength,
         "erosion": usual.erosion,
         "shift": usual.shift,
+        **({} if request.caption is None else {"captioner": _captioner(request.caption)}),
         **({} if request.noise_field in (None, "both") else {"noise_field": request.noise_field}),
     } | {f"warp.{name}": value for name, value in model.defaults.warp.items()}

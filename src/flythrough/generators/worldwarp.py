@@ -8,7 +8,7 @@ not seen from pure noise, what was rendered from partial noise, the shared frame
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from flythrough.conditioning.noise_field import FieldSettings, start_steps
 from flythrough.generators.base import Report, silent
 from flythrough.generators.helios import prompt_blend
 from flythrough.generators.warp import WarpClip, WarpSource
+from flythrough.models.captioner import Captioner
 from flythrough.models.loading import LoadedStDiff
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
@@ -60,16 +61,26 @@ class WorldWarpGenerator:
 
     Args:
         source: the scene so far from the cameras of a request: any scene memory that renders.
+        captioner: describes the newest chunk (or the photo); its words are the chunk's prompt, and
+            the request's own prompt is what it is told of the user's wishes.
     """
 
     def __init__(
-        self, model: LoadedStDiff, settings: WorldWarpSettings, source: WarpSource
+        self,
+        model: LoadedStDiff,
+        settings: WorldWarpSettings,
+        source: WarpSource,
+        captioner: Captioner | None = None,
     ) -> None:
         self.model, self.settings, self.source = model, settings, source
+        self.captioner = captioner
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
             started = time.monotonic()
+            if self.captioner is not None:
+                report("caption", 0.0)
+                request = self._described(rollout, request, self.captioner)
             report("warp", 0.0)
             warp = self.source.warp(rollout, request)
             report("encode", 0.1)
@@ -91,6 +102,14 @@ class WorldWarpGenerator:
                 frames=np.ascontiguousarray(pixels.cpu().numpy()),
                 timings=timings,
             )
+
+    @staticmethod
+    def _described(rollout: Rollout, request: ChunkRequest, captioner: Captioner) -> ChunkRequest:
+        """The request with a prompt in the captioner's words."""
+        assert rollout.start is not None
+        seen = rollout.chunks[-1].frames if rollout.chunks else rollout.start.image[None]
+        words = captioner.describe(np.asarray(seen), request.prompt)
+        return replace(request, prompt=words or request.prompt)
 
     def hint(self, rollout: Rollout, warp: WarpClip) -> Hint:
         """The last frames so far, then what was rendered for the new ones, as latents."""
