@@ -135,6 +135,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
             " frames before; --prompt is then a wish."
         ),
     ] = None,
+    restyle: Annotated[
+        float | None,
+        Parameter(help="worldwarp: repaint the photo from --prompt first, 0 to 1; 0.7 suits."),
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         MemoryChoice,
@@ -187,6 +191,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         overlap=overlap,
         noise_field=noise_field,
         caption=caption,
+        restyle=restyle,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),

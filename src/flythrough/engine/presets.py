@@ -38,6 +38,7 @@ class CameraSwitches(TypedDict, total=False):
     overlap: int | None
     noise_field: NoiseField | None
     caption: str | None
+    restyle: float | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:

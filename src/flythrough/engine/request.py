@@ -71,7 +71,8 @@ class GenerateRequest:
     ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
     None from the model: how much of what was rendered is rewritten, and how chunks are cut.
     ``noise_field`` other than both is an ablation (``conditioning.noise_field.Variation``);
-    ``caption`` names what describes each chunk's prompt (``models.captioner``).
+    ``caption`` names what describes each chunk's prompt (``models.captioner``); ``restyle``
+    repaints the photo from the prompt first (``engine.first_picture``).
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
@@ -126,6 +127,7 @@ class GenerateRequest:
     overlap: int | None = None
     noise_field: NoiseField | None = None
     caption: str | None = None
+    restyle: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

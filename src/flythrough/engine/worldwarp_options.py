@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from flythrough.engine.files import is_streaming, names_file
 from flythrough.engine.words import NoiseField
 from flythrough.errors import InputError, RolloutError
 from flythrough.models.captioner_folder import find_captioner
@@ -47,11 +48,7 @@ def check_worldwarp(request: GenerateRequest) -> None:
             "Method 'worldwarp' was chosen without a camera; give --camera PATH, or use --method "
             "helios."
         )
-    if request.image is None:
-        raise InputError(
-            "Method 'worldwarp' starts from a photo and none was given; give IMAGE, or make one "
-            "from the prompt with --method helios and take a frame of it."
-        )
+    _check_start(request)
     idle = {
         f"--lora {request.lora}": request.lora != "default",
         f"--anchor {request.anchor}": request.anchor != "first",
@@ -73,6 +70,36 @@ def check_worldwarp(request: GenerateRequest) -> None:
         raise InputError(
             f"--strength {strength:g} is out of range; give 0 (keep what was rendered) to 1 "
             "(ignore it)."
+        )
+
+
+def _check_start(request: GenerateRequest) -> None:
+    """There is a photo, or a prompt to make one from."""
+    if request.image is None and not request.prompt.strip():
+        raise InputError(
+            "Method 'worldwarp' starts from a photo or a prompt and neither was given; give IMAGE "
+            "or --prompt TEXT."
+        )
+    if (
+        request.image is None
+        and names_file(request.geometry)
+        and not is_streaming(request.geometry)
+        and not Path(request.geometry).expanduser().is_dir()
+    ):
+        raise InputError(
+            f"--geometry {request.geometry} is the depth of a photo and none was given; give IMAGE "
+            "or a depth network."
+        )
+    strength = request.restyle
+    if strength is None:
+        return
+    if request.image is None or not request.prompt.strip():
+        lacks = "an IMAGE to repaint" if request.image is None else "a --prompt"
+        raise InputError(f"--restyle {strength:g} has no effect without {lacks}; give one.")
+    if not (math.isfinite(strength) and 0 < strength <= 1):
+        raise InputError(
+            f"--restyle {strength:g} is out of range; give more than 0 (hardly changed) and at "
+            "most 1 (all new), such as 0.7."
         )
 
 
@@ -107,6 +134,7 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
         ("--strength", request.strength),
         ("--chunk-frames", request.chunk_frames),
         ("--overlap", request.overlap),
+        ("--restyle", request.restyle),
     )
     if method != "worldwarp":
         if request.caption is not None:

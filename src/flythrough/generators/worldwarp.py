@@ -16,15 +16,16 @@ from torch import Tensor
 
 from flythrough import seeds
 from flythrough.conditioning.hints import Hint, encoded_hint
-from flythrough.conditioning.noise_field import FieldSettings, start_steps
+from flythrough.conditioning.noise_field import FieldSettings, start_step, start_steps
 from flythrough.generators.base import Report, silent
 from flythrough.generators.helios import prompt_blend
 from flythrough.generators.warp import WarpClip, WarpSource
 from flythrough.models.captioner import Captioner
 from flythrough.models.loading import LoadedStDiff
-from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.chunk import LATENT_CHANNELS, Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
+from flythrough.rollout.spec import RolloutSpec
+from flythrough.sampling.asynchronous import Denoise, noise_levels, sample_asynchronous
 from flythrough.sampling.guidance import Guidance
 
 PHOTO_FRAMES = 1
@@ -144,21 +145,12 @@ class WorldWarpGenerator:
     ) -> Tensor:
         settings, spec = self.settings, rollout.spec
         prompted = self._blended(rollout, request)
-        plain = self._embedding(spec.negative_prompt) if settings.guidance.active else None
-        self.model.prompts.release()
-
-        def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
-            velocity = self._velocity(latents, timesteps, prompted)
-            if plain is None:
-                return velocity
-            without = self._velocity(latents, timesteps, plain)
-            return settings.guidance.combined(velocity, without, 0, 0)
 
         def on_step(done: int, total: int) -> None:
             report("denoise", 0.15 + 0.75 * done / total)
 
         return sample_asynchronous(
-            denoise,
+            self._denoise(prompted, spec.negative_prompt),
             hint.latents,
             self.start_noise(rollout, request.index, hint.latents.shape),
             self.start(hint).to(hint.latents.device),
@@ -166,6 +158,48 @@ class WorldWarpGenerator:
             reference=settings.reference,
             on_step=on_step,
         )
+
+    def picture(self, spec: RolloutSpec, photo: np.ndarray | None, strength: float) -> np.ndarray:
+        """A first picture uint8 [H,W,3] in the prompt's words: the first frame of a chunk whose
+        cells all begin at one noise level, from a photo [H,W,3] that stands still (the lower
+        ``strength``, the more of it is left) or from nothing."""
+        settings, window = self.settings, spec.window
+        shape = (1, LATENT_CHANNELS, window.latents, spec.height // 8, spec.width // 8)
+        with torch.inference_mode():
+            if photo is None:
+                hint = torch.zeros(shape, device=self.model.device)
+            else:
+                still = np.broadcast_to(photo, (window.frames, *photo.shape))
+                hint = self.model.codec.encode(self._video(still))
+            first = 0 if photo is None else start_step(strength, settings.steps)
+            start = torch.full((1, *hint.shape[2:]), first, device=hint.device)
+            source = seeds.generator(spec.seed, 0, "first-picture")
+            latents = sample_asynchronous(
+                self._denoise(self._embedding(spec.prompt), spec.negative_prompt),
+                hint,
+                torch.randn(hint.shape, generator=source).to(hint.device),
+                start,
+                noise_levels(settings.steps, settings.shift),
+                reference=settings.reference,
+            )
+            pixels = self.model.codec.decode(latents[:, :, :1])[0, :, 0]
+        levels = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        return np.ascontiguousarray(levels.cpu().numpy())
+
+    def _denoise(self, prompted: Tensor, negative_prompt: str) -> Denoise:
+        """The network with guidance away from ``negative_prompt``."""
+        guidance = self.settings.guidance
+        plain = self._embedding(negative_prompt) if guidance.active else None
+        self.model.prompts.release()
+
+        def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
+            velocity = self._velocity(latents, timesteps, prompted)
+            if plain is None:
+                return velocity
+            without = self._velocity(latents, timesteps, plain)
+            return guidance.combined(velocity, without, 0, 0)
+
+        return denoise
 
     def start_noise(self, rollout: Rollout, index: int, shape: torch.Size) -> Tensor:
         """The noise of chunk ``index``: a function of the seed alone."""
