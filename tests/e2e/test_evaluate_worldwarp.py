@@ -34,6 +34,7 @@ def test_every_row_has_figures_at_both_chunks_and_is_kept(
     for number in (2, 4):
         for figure in ("rotation", "psnr_visible", "detail", "seam", "drift"):
             assert lines["full"][f"chunk_{number}_{figure}"] is not None, figure
+        assert lines["warp"][f"chunk_{number}_seam"] < 2
         assert lines["jumping"][f"chunk_{number}_seam"] > 1.4
     pixels = {clip["row"]: clip["pixels"] for clip in data["clips"]}
     assert len(set(pixels.values())) == len(pixels), "two rows made the same video"

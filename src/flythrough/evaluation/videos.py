@@ -92,16 +92,18 @@ class VideoMaker:
         )
         assert path.intrinsics is not None
         parts, window = [], job.plan.window
-        frames = _padded(len(truth), window.frames)
+        step = window.frames - 1
+        later = 1 + _padded(len(truth) - 1, step)
         with torch.inference_mode():
-            for part in frames.reshape(-1, window.frames):
+            for run in later.reshape(-1, step):
+                part = np.array([0, *run])  # an empty rollout shows the photo first
                 request = ChunkRequest(
                     index=0,
                     world_from_camera=path.world_from_camera[part],
                     intrinsics=path.intrinsics[part],
                     window=window,
                 )
-                rgb = memory.warp(job.rollout, request).rgb
+                rgb = memory.warp(job.rollout, request).rgb[1 if parts else 0 :]
                 parts.append(_as_bytes(rgb.permute(0, 2, 3, 1)))
         return np.concatenate(parts)[: len(truth)]
 
