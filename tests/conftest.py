@@ -12,6 +12,7 @@ from PIL import Image
 from throwaway import (
     Answer,
     Command,
+    build_tiny_captioner,
     build_tiny_depth,
     build_tiny_model,
     build_tiny_st_diff,
@@ -49,6 +50,14 @@ def tiny_st_diff(visible_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A WorldWarp model of the tiny parts: 64x96, chunks of 9 frames of which 5 are shared."""
     folder = tmp_path_factory.mktemp("models") / "st-diff"
     build_tiny_st_diff(folder, visible_model)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of Qwen2.5-VL with random weights."""
+    folder = tmp_path_factory.mktemp("captioner")
+    build_tiny_captioner(folder)
     return folder
 
 

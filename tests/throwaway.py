@@ -102,6 +102,50 @@ def build_tiny_st_diff(folder: Path, tiny: Path) -> None:
     (folder / "flythrough.json").write_text(json.dumps({"defaults": defaults}))
 
 
+def build_tiny_captioner(folder: Path) -> None:
+    """A Qwen2.5-VL of the real class with random weights, and a tokenizer of bytes."""
+    import torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+    )
+
+    from flythrough.models.quiet import quiet_loading
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    words = ("im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
+    tokens.add_special_tokens([AddedToken(f"<|{word}|>", special=True) for word in words])
+    PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="<|im_end|>").save_pretrained(folder)
+    ids = {word: len(letters) + number for number, word in enumerate(words)}
+    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(letters) + 6}
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [1, 1, 2],
+    }
+    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2}
+    vision |= {"out_hidden_size": 32, "fullatt_block_indexes": [1]}
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
+    with torch.random.fork_rng(devices=[]), quiet_loading():
+        torch.manual_seed(8)
+        net = Qwen2_5_VLForConditionalGeneration(config)
+        net.generation_config.eos_token_id = ids["im_end"]
+        net.save_pretrained(folder)
+
+
 def show_frames(folder: Path) -> None:
     """Make the decoder of a tiny model show its latents; with plain random weights all is black."""
     from safetensors.torch import load_file, save_file

@@ -123,6 +123,24 @@ def test_bench_measures_small_networks(flythrough: Command, tmp_path: Path, suit
         assert 25 < quality["latent_psnr_db"] < 80
 
 
+def test_bench_of_worldwarp(flythrough: Command, tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    words = ["--config", "tiny", "--device", "cpu", "--runs", 1, "-o", target]
+    answer = flythrough("bench", "worldwarp", *words)
+    assert answer.status == 0, answer.err
+    found = json.loads(target.read_text())
+    rows = found["rows"]
+    assert found["config"]["steps"] == 3
+    assert rows["correct st_diff"]["good"]
+    assert rows["correct gaussians"]["good"]
+    assert rows["call fast"]["ms"] > 0
+    assert rows["steps fast"]["calls"] == 6
+    beside = rows["beside the published"]
+    assert beside["denoise"]["published_s"] == 42.5
+    assert beside["gaussian_fit"]["ours_s"] == rows["gaussians 20 steps"]["fit_s"]
+    assert beside["ttt3r"]["ours_s"] > 0
+
+
 def test_bench_of_the_model_itself(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +163,7 @@ def test_bench_of_the_model_itself(
         (["helios", "--runs", "0"], "--runs 0 is out of range"),
         (["helios", "-o", "out.txt"], "must end in .json"),
         (["vae", "-o", "nowhere/out.json"], "does not exist"),
+        (["worldwarp", "--chunks", "2"], "--chunks 2 has no effect"),
     ],
 )
 def test_bench_refuses(flythrough: Command, words: list[str], said: str) -> None:

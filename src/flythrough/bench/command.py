@@ -8,14 +8,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from flythrough.bench.sizes import SIZES, SizeName
+from flythrough.bench.sizes import SIZES, WORLDWARP_SIZES, SizeName
 from flythrough.engine.options import check_device
 from flythrough.errors import InputError
 
 if TYPE_CHECKING:
     from flythrough.bench.rows import Figures
 
-SuiteName = Literal["helios", "wah", "warp", "vae", "nano"]
+SuiteName = Literal["helios", "wah", "warp", "vae", "nano", "worldwarp"]
 RESULTS = Path("bench") / "results"
 
 
@@ -51,6 +51,11 @@ def check_bench(request: BenchRequest) -> None:
     for name, value in (("--runs", request.runs), ("--chunks", request.chunks)):
         if not 1 <= value <= 100:
             raise InputError(f"{name} {value} is out of range; give 1 to 100.")
+    if request.suite == "worldwarp" and request.chunks != 3:
+        raise InputError(
+            f"--chunks {request.chunks} has no effect on worldwarp, whose parts are timed one by "
+            "one; drop it."
+        )
     check_device(request.device)
     if request.output is not None and request.output.suffix != ".json":
         raise InputError(f"The result {request.output} must end in .json; rename it.")
@@ -68,7 +73,7 @@ def run_bench(
     """
     check_bench(request)
 
-    from flythrough.bench import suites
+    from flythrough.bench import suites, worldwarp
     from flythrough.bench import warp as conditioning
     from flythrough.bench.clock import machine
     from flythrough.bench.nano import nano
@@ -81,7 +86,9 @@ def run_bench(
     if target is None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         target = RESULTS / f"{date.today().isoformat()}-{request.suite}-{device.type}.json"
-    config = {"size": name, **asdict(SIZES[name])} if request.suite != "nano" else {}
+    config = {} if request.suite == "nano" else {"size": name, **asdict(SIZES[name])}
+    if request.suite == "worldwarp":
+        config = {"size": name, **asdict(WORLDWARP_SIZES[name])}
     header = {
         "suite": request.suite,
         "config": config,
@@ -92,6 +99,11 @@ def run_bench(
     rows = Rows(header, target, on_row)
     if request.suite == "nano":
         nano(rows, device, 33 * request.chunks)
+        return target, rows.data()
+    if request.suite == "worldwarp":
+        made = worldwarp.WorldWarpBench(rows, name, device, pick_dtype(device), request.runs)
+        for part in worldwarp.PARTS.values():
+            part(made)
         return target, rows.data()
     bench = suites.Bench(
         rows, SIZES[name], device, pick_dtype(device), request.runs, request.chunks

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 def bench(
     name: Annotated[
-        Literal["helios", "wah", "warp", "vae", "nano"],
+        Literal["helios", "wah", "warp", "vae", "nano", "worldwarp"],
         Parameter(
-            help="Denoiser; camera-led chunks; their conditioning; codecs; the bundled model."
+            help="Denoiser; camera-led chunks; their conditioning; codecs; the bundled model;"
+            " ST-Diff, TTT3R and the Gaussian cache."
         ),
     ],
     /,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flythrough.evaluation.judged_model import ModelChoice
     from flythrough.evaluation.measures import Figures
     from flythrough.evaluation.study import Maker, Study
+    from flythrough.evaluation.worldwarp import WorldWarpRequest
 
 app = App(name="evaluate", help="Measure a model on clips whose truth is known.")
 
@@ -86,7 +87,46 @@ class SuiteOptions:
         )
 
 
-_MODEL, _SUITE = ModelOptions(), SuiteOptions()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WorldWarpOptions:
+    """What the ablation of WorldWarp is made of; what is left out is the model's own."""
+
+    clips: Annotated[int, Parameter(help="Held-out clips, 1 to 12.")] = 2
+    chunks: Annotated[int, Parameter(help="Chunks of a clip; the 2nd and 4th are judged.")] = 4
+    rows: Annotated[str | None, Parameter(help="Rows by name, like full,noise-spatial.")] = None
+    scene: Annotated[
+        Literal["gaussian", "mesh"], Parameter(help="The memory of the full method.")
+    ] = "gaussian"
+    gaussian_steps: Annotated[
+        int | None, Parameter(help="Steps of a fit; 100 show nearly as much as 500.")
+    ] = None
+    strength: Annotated[float | None, Parameter(help="As for generate.")] = None
+    steps: Annotated[int | None, Parameter(help="Steps a chunk.")] = None
+    chunk_frames: Annotated[int | None, Parameter(help="Frames a chunk.")] = None
+    overlap: Annotated[int | None, Parameter(help="Frames that chunks share.")] = None
+    size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH.")] = None
+
+    def request(self, folder: Path, choice: ModelChoice) -> WorldWarpRequest:
+        from flythrough.evaluation.worldwarp import WorldWarpRequest
+
+        return WorldWarpRequest(
+            folder=folder,
+            clips=self.clips,
+            chunks=self.chunks,
+            rows=_names(self.rows),
+            scene=self.scene,
+            gaussian_steps=self.gaussian_steps,
+            strength=self.strength,
+            steps=self.steps,
+            chunk_frames=self.chunk_frames,
+            overlap=self.overlap,
+            size=parse_size(self.size),
+            choice=choice,
+        )
+
+
+_MODEL, _SUITE, _WORLDWARP = ModelOptions(), SuiteOptions(), WorldWarpOptions()
 
 
 @app.command
@@ -119,6 +159,25 @@ def ablation(
         return VideoMaker(choice, output / "inputs", note)
 
     _carry_out(study, maker)
+
+
+@app.command
+def worldwarp(
+    *, output: Output, ways: WorldWarpOptions = _WORLDWARP, judged: ModelOptions = _MODEL
+) -> None:
+    """WorldWarp with each cache and each kind of noise, at the 2nd and the 4th chunk.
+
+    Rows: no cache, points, meshes, Gaussians; full-sequence, spatial-only, temporal-only noise.
+    Depth is the model's own unless --geometry exact. Needs OpenCV: pip install
+    "flythrough[evaluate]".
+
+    Example: flythrough evaluate worldwarp --model FOLDER --clips 1 --rows full,cache-mesh -o ww
+    """
+    from flythrough.evaluation.worldwarp import check_worldwarp_study, worldwarp_maker
+
+    request = ways.request(output, judged.choice("default"))
+    study = check_worldwarp_study(request)
+    _carry_out(study, lambda: worldwarp_maker(request, note))
 
 
 @app.command

@@ -13,7 +13,8 @@ from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
 from flythrough.engine.warp_options import Fill
-from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
+from flythrough.engine.words import MemoryChoice, NoiseField, parse_size, parse_steps
+from flythrough.scene.settings import SceneKind
 
 if TYPE_CHECKING:
     from flythrough.engine.plan import Plan
@@ -108,8 +109,11 @@ def generate(  # noqa: PLR0913 - the command-line contract
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
     scene: Annotated[
-        Literal["mesh", "gaussian"] | None,
-        Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
+        SceneKind | None,
+        Parameter(
+            help="What is kept of the scene; gaussian is fitted anew for every chunk; points and"
+            " none are ablations."
+        ),
     ] = None,
     strength: Annotated[
         float | None,
@@ -120,6 +124,21 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = None,
     overlap: Annotated[
         int | None, Parameter(help="worldwarp: frames that chunks share, such as 5 or 1.")
+    ] = None,
+    noise_field: Annotated[
+        NoiseField | None,
+        Parameter(help="worldwarp, ablation: what noise levels depend on; both if left out."),
+    ] = None,
+    caption: Annotated[
+        str | None,
+        Parameter(
+            help="worldwarp: qwen2.5-vl-7b or a folder of it words each chunk's prompt from the"
+            " frames before; --prompt is then a wish."
+        ),
+    ] = None,
+    restyle: Annotated[
+        float | None,
+        Parameter(help="worldwarp: repaint the photo from --prompt first, 0 to 1; 0.7 suits."),
     ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -176,6 +195,9 @@ def generate(  # noqa: PLR0913 - the command-line contract
         strength=strength,
         chunk_frames=chunk_frames,
         overlap=overlap,
+        noise_field=noise_field,
+        caption=caption,
+        restyle=restyle,
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),

@@ -131,7 +131,7 @@ def _facts(entry: Entry, local: Local | None) -> dict[str, object]:
         "kind": entry.kind,
         "licence": entry.licence,
         "commercial": entry.commercial,
-        "parts": list(entry.parts),
+        "parts": _parts(entry, local),
         "source": f"https://huggingface.co/{entry.repository}" if entry.repository else entry.page,
         "revision": entry.revision,
         "size": local.size() if local and local.complete else entry.size,
@@ -139,6 +139,12 @@ def _facts(entry: Entry, local: Local | None) -> dict[str, object]:
         "path": str(local.path) if local else None,
         "local_revision": local.revision if local else None,
     }
+
+
+def _parts(entry: Entry, local: Local | None) -> list[str]:
+    """Those of the entry, and the denoiser of WorldWarp where the bundled folder has one."""
+    more = local is not None and entry.bundled and (local.path / "st_diff").is_dir()
+    return [*entry.parts, *(("st_diff",) if more else ())]
 
 
 def _place(row: dict[str, object]) -> str:

@@ -17,6 +17,9 @@ app.command(
     "flythrough.cli.train_lora:lora", name="lora", help="Train a camera adapter from a clip."
 )
 app.command("flythrough.cli.train_helios:helios", name="helios", help="Train a stage of Helios.")
+app.command(
+    "flythrough.cli.train_worldwarp:worldwarp", name="worldwarp", help="Train WorldWarp's denoiser."
+)
 
 
 @app.command

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from flythrough.errors import InputError
 TEMPORAL_FACTOR = 4
 SPATIAL_FACTOR = 8
 PATCH = 2
+
+Variation = Literal["both", "spatial", "temporal", "uniform"]
+"""What noise levels depend on: the place and the frame, one of the two, or neither (ablations)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,9 @@ class FieldSettings:
             sampled at the corner of each cell; token levels taken from the corner of each patch.
             By default all frames and pixels of a patch must be valid, and borders count as what
             lies beside them.
+        variation: ``spatial``: rendered and unseen cells differ, but known frames get noise as
+            rendered ones do; ``temporal``: known frames stay clean, but unseen cells begin where
+            rendered ones do; ``uniform``: all cells begin there, as when a video is edited.
 
     Raises:
         InputError: a value out of range.
@@ -42,12 +49,18 @@ class FieldSettings:
     strength: float = 0.8
     erosion: int = 15
     reference: bool = False
+    variation: Variation = "both"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.strength) and 0 <= self.strength <= 1):
             raise InputError(
                 f"The strength {self.strength:g} is out of range; give 0 (keep what was rendered) "
                 "to 1 (ignore it)."
+            )
+        if self.variation not in get_args(Variation):
+            raise InputError(
+                f"The noise field {self.variation!r} is unknown; choose "
+                f"{' or '.join(get_args(Variation))}."
             )
         if self.erosion < 1 or self.erosion % 2 == 0 or self.erosion > 255:
             raise InputError(
@@ -92,8 +105,10 @@ def start_steps(valid: Tensor, steps: int, settings: FieldSettings, context: int
         valid: bool [B,T,h,w], see :func:`valid_cells`.
         context: latent frames at the front that are known; they start at ``steps``, that is never.
     """
-    start = torch.where(valid, start_step(settings.strength, steps, settings.reference), 0)
-    start[:, :context] = steps
+    rendered = valid if settings.variation in ("both", "spatial") else torch.ones_like(valid)
+    start = torch.where(rendered, start_step(settings.strength, steps, settings.reference), 0)
+    if settings.variation in ("both", "temporal"):
+        start[:, :context] = steps
     return start
 
 

@@ -10,13 +10,14 @@ import torch
 from flythrough.engine.options import check_codec_precision, check_compute
 from flythrough.engine.words import CodecPrecision, Compute
 from flythrough.errors import InputError
+from flythrough.models.fast import st_diff
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.fast.wan_network import why_not_codec
 from flythrough.models.helios import HeliosTransformer
-from flythrough.models.loading import LoadedModel
+from flythrough.models.loading import LoadedModel, LoadedStDiff
 from flythrough.models.placing import ElsewhereCodec, VisitingCodec
 from flythrough.models.wan_codec import Codec, WanCodec
 
@@ -103,6 +104,31 @@ def announce_plain_codec(codec: Codec, notify: Notify) -> None:
         return
     if inner.dtype != torch.float32:
         notify(f"the video codec takes the plain path, because {why_not_codec(inner.net)}.")
+
+
+def accelerated_st_diff(
+    model: LoadedStDiff, compute: Compute, notify: Callable[[str], None]
+) -> LoadedStDiff:
+    """:func:`accelerated` for a WorldWarp model, whose ``auto`` is the plain path everywhere.
+
+    Raises:
+        InputError: the choice cannot be had with this model, placement or device.
+    """
+    check_compute(compute, model.device.type)
+    if compute in ("auto", "plain"):
+        return replace(model, fast=None)
+    reason = st_diff.why_not(model.transformer)
+    if model.streamed:
+        reason = "its layers are streamed from host memory"
+    if reason is not None:
+        raise InputError(
+            f"The fast path ({compute}) cannot run this denoiser because {reason}; use --no-fast."
+        )
+    if compute == "fp8":
+        _check_fp8(model.device, notify)
+        quantise_blocks(model.transformer.blocks)
+    kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
+    return replace(model, fast=st_diff.FastStDiff(model.transformer, kernels))
 
 
 def _check_fp8(device: torch.device, notify: Notify) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from flythrough.cameras.intrinsics import refitted
-from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.engine.acceleration import (
     MakeFast,
     accelerated,
+    accelerated_st_diff,
     announce_plain_codec,
     codec_dtype,
 )
@@ -33,7 +33,8 @@ from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.team import LeadingDenoiser, drop_weights, team_of
 from flythrough.engine.warp_video import WarpVideo
 from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
-from flythrough.engine.worldwarp_options import check_worldwarp_compute, worldwarp_settings
+from flythrough.engine.worldwarp_options import worldwarp_settings
+from flythrough.engine.worldwarp_sampler import build_captioner, worldwarp_sampler
 from flythrough.errors import InputError, RolloutError
 from flythrough.generators.base import Generator, SamplerSettings
 from flythrough.generators.given_warp import GivenWarp
@@ -44,7 +45,7 @@ from flythrough.generators.warp_as_history import (
     WarpAsHistoryGenerator,
     WarpAsHistorySettings,
 )
-from flythrough.generators.worldwarp import WorldWarpGenerator, WorldWarpSettings
+from flythrough.generators.worldwarp import WorldWarpGenerator
 from flythrough.models.catalog import BUNDLED, ModelFolder
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.loading import (
@@ -167,8 +168,6 @@ def build_session(
     """
     check_sources(spec, folder)
     check_settings(spec)
-    if spec.method == "worldwarp":
-        check_worldwarp_compute(compute)
     device = pick_device(device_name)
     dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
     placement, beside = Placed("resident")
@@ -183,8 +182,10 @@ def build_session(
         announce_plain_codec(st_diff.codec, notify)
         if placement == "offload":
             stream_denoiser(st_diff)
+        st_diff = accelerated_st_diff(st_diff, compute, notify)
         scene = build_memory(spec, folder, geometry_device(hardware, device), notify)
-        made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene)
+        captioner = build_captioner(spec, device, dtype, placement)
+        made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene, captioner)
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)
     if loaded is None:
@@ -270,21 +271,6 @@ def _sampler(spec: RolloutSpec, folder: ModelFolder) -> SamplerSettings:
             f"The rollout's settings cannot be used ({type(error).__name__}: {error}); it was "
             "written by another version of Flythrough, so use that version or start a new one."
         ) from error
-
-
-def worldwarp_sampler(spec: RolloutSpec, folder: ModelFolder) -> WorldWarpSettings:
-    """How the chunks of a worldwarp rollout are made; its settings were checked before."""
-    values = spec.settings
-    return WorldWarpSettings(
-        noise_field=FieldSettings(
-            strength=float(values["strength"]), erosion=int(values["erosion"])
-        ),
-        steps=int(values["steps"][0]),
-        shift=float(values["shift"]),
-        guidance=Guidance(scale=float(values["guidance"])),
-        blend_chunks=int(values["blend_chunks"]),
-        max_sequence_length=folder.defaults.max_sequence_length,
-    )
 
 
 def _warp_history(spec: RolloutSpec) -> WarpHistorySettings:

@@ -40,6 +40,11 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
         WeightsError: the adapter was trained for a model of another size or for another band.
     """
     _check_values(request)
+    if request.scene == "none" and method != "worldwarp":
+        raise InputError(
+            f"--scene none has no effect with method {method}, whose camera is told by what is "
+            "rendered; drop it or use --method worldwarp."
+        )
     given = [name for name, _ in _given(request)]
     if method == "worldwarp":
         if given:

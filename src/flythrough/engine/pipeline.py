@@ -353,9 +353,11 @@ class Pipeline:
 
     def _begin(self, checked: CheckedRequest) -> tuple[Session, Rollout]:
         from flythrough.engine.build import announce_cut_prompt, build_rollout, build_spec
+        from flythrough.engine.first_picture import with_first_picture
 
         for text in checked.notes:
             _announce(text)
+        checked = with_first_picture(checked, self._sessions, _announce)
         spec = build_spec(checked)
         session = self._sessions.ready(spec, folder=checked.model)
         if session.memory is not None:

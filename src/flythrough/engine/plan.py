@@ -15,7 +15,10 @@ from flythrough.rollout.window import STANDARD, Window
 
 
 def current_prompt(rollout: Rollout) -> str:
-    """The prompt of the newest chunk, which goes on until another one is given."""
+    """The prompt of the newest chunk, which goes on until another one is given; where a captioner
+    words the chunks' prompts, what the user said at first."""
+    if "captioner" in rollout.spec.settings:
+        return rollout.spec.prompt
     return rollout.chunks[-1].request.prompt if rollout.chunks else rollout.spec.prompt
 
 

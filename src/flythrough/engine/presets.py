@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from flythrough.engine.warp_options import Fill
+from flythrough.engine.words import NoiseField
 from flythrough.rollout.spec import Method
 from flythrough.scene.settings import SceneKind
 
@@ -35,6 +36,9 @@ class CameraSwitches(TypedDict, total=False):
     strength: float | None
     chunk_frames: int | None
     overlap: int | None
+    noise_field: NoiseField | None
+    caption: str | None
+    restyle: float | None
 
 
 def known_switches(given: CameraSwitches) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
-from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
+from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice, NoiseField
 from flythrough.engine.worldwarp_options import (
     check_denoiser,
     check_worldwarp,
@@ -74,6 +74,9 @@ class GenerateRequest:
 
     ``strength``, ``chunk_frames`` and ``overlap`` belong to method worldwarp, whose rollouts take
     None from the model: how much of what was rendered is rewritten, and how chunks are cut.
+    ``noise_field`` other than both is an ablation (``conditioning.noise_field.Variation``);
+    ``caption`` names what describes each chunk's prompt (``models.captioner``); ``restyle``
+    repaints the photo from the prompt first (``engine.first_picture``).
 
     With a camera: ``preset`` fills in what was not given; ``warp_band`` takes the warp;
     ``visible_threshold`` is the share of a token's area that must have been seen; without ``align``
@@ -128,6 +131,9 @@ class GenerateRequest:
     strength: float | None = None
     chunk_frames: int | None = None
     overlap: int | None = None
+    noise_field: NoiseField | None = None
+    caption: str | None = None
+    restyle: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

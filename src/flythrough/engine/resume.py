@@ -24,7 +24,6 @@ from flythrough.engine.stored_plan import check_fits, read_plan
 from flythrough.engine.stored_settings import check_settings
 from flythrough.engine.warp_video import WarpVideo, reread_warp
 from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
-from flythrough.engine.worldwarp_options import check_worldwarp_compute
 from flythrough.errors import FlythroughError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder, find_model
@@ -89,8 +88,6 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     rollout = store.load(request.folder)
     check_fits(plan, rollout, request.folder)
     check_settings(rollout.spec)
-    if rollout.spec.method == "worldwarp":
-        check_worldwarp_compute(request.compute)
     check_hardware(
         request.hardware,
         request.device,

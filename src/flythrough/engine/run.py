@@ -18,6 +18,7 @@ from flythrough.engine.build import (
     build_spec,
 )
 from flythrough.engine.camera_reading import hold_against_scene
+from flythrough.engine.first_picture import with_first_picture
 from flythrough.engine.foresight import foresee
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.request import CheckedRequest
@@ -61,7 +62,6 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
     request = checked.request
     for text in checked.notes:
         notify(text)
-    spec = build_spec(checked)
     sessions = sessions or Sessions(
         request.device,
         request.memory,
@@ -70,6 +70,8 @@ def start_job(checked: CheckedRequest, notify: Notify, sessions: Sessions | None
         request.hardware,
         request.codec_precision,
     )
+    checked = with_first_picture(checked, sessions, notify)
+    spec = build_spec(checked)
     session = sessions.ready(spec, checked.warp, checked.model)
     announce_cut_prompt(session, request.prompt, notify)
     rollout = build_rollout(spec, checked, session, notify)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from flythrough.engine.presets import FAST_CODEC
+from flythrough.engine.words import NoiseField
 from flythrough.errors import InputError, RolloutError
 from flythrough.models.adapter_origin import BANDS
 from flythrough.rollout.spec import Anchor, RolloutSpec, Seams
@@ -146,5 +147,7 @@ _WORLDWARP: dict[str, Rule] = {
     "erosion": lambda value: _whole(1, 255)(value) and value % 2 == 1,
     "shift": _number(0.01, 100),
     "geometry_digest": lambda value: isinstance(value, str),
+    "noise_field": lambda value: value in get_args(NoiseField),
+    "captioner": lambda value: isinstance(value, str),
 }
-_OPTIONAL = ("geometry_digest",)
+_OPTIONAL = ("geometry_digest", "noise_field", "captioner")

@@ -18,17 +18,23 @@ Fill = Literal["mean", "black"]
 """What unseen pixels of a warp show: the photo's mean colour, or black."""
 
 _FILLS = {"mean": "mean_first_frame", "black": "black"}
+_OF_DRAWN_MESHES = (
+    *("render_mode", "fill_radius", "fill_min_neighbors"),
+    *("samples_per_axis", "older_samples_per_axis", "keyframes"),
+)
 _IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mesh_break", "none", ("depth_rtol", "normal_tol_deg")),
     ("render_mode", "splat", ("fill_radius", "fill_min_neighbors")),
     ("fill_radius", "0", ("fill_min_neighbors",)),
     ("memory", "mesh", ("gaussian_steps",)),
+    ("memory", "gaussian", _OF_DRAWN_MESHES),
+    ("memory", "points", (*_OF_DRAWN_MESHES, "gaussian_steps")),
     (
         "memory",
-        "gaussian",
+        "none",
         (
-            *("render_mode", "fill_radius", "fill_min_neighbors"),
-            *("samples_per_axis", "older_samples_per_axis", "keyframes"),
+            *(*_OF_DRAWN_MESHES, "gaussian_steps", "mesh_break", "depth_rtol", "normal_tol_deg"),
+            *("top_fill", "older_keyframes", "estimation"),
         ),
     ),
 )

@@ -15,6 +15,8 @@ CodecPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 (``engine.acceleration.codec_dtype``)."""
 MemoryChoice = Literal["auto", "resident", "drop-text", "offload"]
 """Where weights lie (``models.loading.Placement``), or ``auto``: the first placement that fits."""
+NoiseField = Literal["both", "spatial", "temporal", "uniform"]
+"""What noise levels of method worldwarp depend on (``conditioning.noise_field.Variation``)."""
 
 
 YES, NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from flythrough.engine.words import Compute
+from flythrough.engine.files import is_streaming, names_file
+from flythrough.engine.words import NoiseField
 from flythrough.errors import InputError, RolloutError
+from flythrough.models.captioner_folder import find_captioner
 from flythrough.models.catalog import BUNDLED, ModelFolder, find_model
+from flythrough.models.published import CAPTIONER_NAMES
 from flythrough.rollout.window import STANDARD, Window
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ def check_worldwarp(request: GenerateRequest) -> None:
 
     Raises:
         InputError: which option, and what to do instead.
+        WeightsError: the captioner is not on this machine.
     """
     if request.video is not None:
         raise InputError(
@@ -44,11 +48,7 @@ def check_worldwarp(request: GenerateRequest) -> None:
             "Method 'worldwarp' was chosen without a camera; give --camera PATH, or use --method "
             "helios."
         )
-    if request.image is None:
-        raise InputError(
-            "Method 'worldwarp' starts from a photo and none was given; give IMAGE, or make one "
-            "from the prompt with --method helios and take a frame of it."
-        )
+    _check_start(request)
     idle = {
         f"--lora {request.lora}": request.lora != "default",
         f"--anchor {request.anchor}": request.anchor != "first",
@@ -58,7 +58,13 @@ def check_worldwarp(request: GenerateRequest) -> None:
     for option, given in idle.items():
         if given:
             raise InputError(f"{option} has no effect with method worldwarp; drop it.")
-    check_worldwarp_compute(request.compute)
+    if request.noise_field is not None and request.noise_field not in get_args(NoiseField):
+        raise InputError(
+            f"--noise-field {request.noise_field} is unknown; choose "
+            f"{' or '.join(get_args(NoiseField))}."
+        )
+    if request.caption is not None:
+        find_captioner(request.caption)
     strength = request.strength
     if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
         raise InputError(
@@ -67,17 +73,33 @@ def check_worldwarp(request: GenerateRequest) -> None:
         )
 
 
-def check_worldwarp_compute(compute: Compute) -> None:
-    """Refuse a path of the denoiser that method worldwarp has not.
-
-    Raises:
-        InputError: which one, by its switch and as Python's argument.
-    """
-    switches = {"fast": "--fast", "compiled": "--compile", "fp8": "--precision fp8"}
-    if compute in switches:
+def _check_start(request: GenerateRequest) -> None:
+    """There is a photo, or a prompt to make one from."""
+    if request.image is None and not request.prompt.strip():
         raise InputError(
-            f"{switches[compute]} (compute={compute!r}) has no effect with method worldwarp, whose "
-            "denoiser has the plain path alone; drop it."
+            "Method 'worldwarp' starts from a photo or a prompt and neither was given; give IMAGE "
+            "or --prompt TEXT."
+        )
+    if (
+        request.image is None
+        and names_file(request.geometry)
+        and not is_streaming(request.geometry)
+        and not Path(request.geometry).expanduser().is_dir()
+    ):
+        raise InputError(
+            f"--geometry {request.geometry} is the depth of a photo and none was given; give IMAGE "
+            "or a depth network."
+        )
+    strength = request.restyle
+    if strength is None:
+        return
+    if request.image is None or not request.prompt.strip():
+        lacks = "an IMAGE to repaint" if request.image is None else "a --prompt"
+        raise InputError(f"--restyle {strength:g} has no effect without {lacks}; give one.")
+    if not (math.isfinite(strength) and 0 < strength <= 1):
+        raise InputError(
+            f"--restyle {strength:g} is out of range; give more than 0 (hardly changed) and at "
+            "most 1 (all new), such as 0.7."
         )
 
 
@@ -112,8 +134,19 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
         ("--strength", request.strength),
         ("--chunk-frames", request.chunk_frames),
         ("--overlap", request.overlap),
+        ("--restyle", request.restyle),
     )
     if method != "worldwarp":
+        if request.caption is not None:
+            raise InputError(
+                f"--caption {request.caption} has no effect with method {method}; drop it or use "
+                "--method worldwarp."
+            )
+        if request.noise_field is not None:
+            raise InputError(
+                f"--noise-field {request.noise_field} has no effect with method {method}; drop it "
+                "or use --method worldwarp."
+            )
         for option, value in own:
             if value is not None:
                 raise InputError(
@@ -124,18 +157,31 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
     usual = model.defaults.worldwarp
     frames = usual.chunk_frames if request.chunk_frames is None else request.chunk_frames
     overlap = usual.overlap if request.overlap is None else request.overlap
-    if overlap == 0:
-        raise InputError("--overlap 0 leaves chunks without a past to go on from; give 1 or 5.")
-    try:
-        window = Window(frames, overlap)
-    except RolloutError as error:
-        raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
+    window = checked_window(frames, overlap)
     if request.overlap is not None and request.rollout is None and request.frames <= frames:
         raise InputError(
             f"--overlap {overlap} has no effect on {request.frames} frames, which are one chunk; "
             f"ask for more than {frames} with --frames, keep a --rollout to continue, or drop it."
         )
     return window
+
+
+def checked_window(frames: int, overlap: int) -> Window:
+    """Chunks of ``frames`` frames that share ``overlap`` with the past.
+
+    Raises:
+        InputError: counts that cannot be.
+    """
+    if overlap == 0:
+        raise InputError("--overlap 0 leaves chunks without a past to go on from; give 1 or 5.")
+    try:
+        return Window(frames, overlap)
+    except RolloutError as error:
+        raise InputError(f"--chunk-frames {frames} --overlap {overlap}: {error}") from error
+
+
+def _captioner(name: str) -> str:
+    return name if name in CAPTIONER_NAMES else str(Path(name).expanduser().resolve())
 
 
 def worldwarp_settings(
@@ -152,4 +198,6 @@ def worldwarp_settings(
         "strength": usual.strength if request.strength is None else request.strength,
         "erosion": usual.erosion,
         "shift": usual.shift,
+        **({} if request.caption is None else {"captioner": _captioner(request.caption)}),
+        **({} if request.noise_field in (None, "both") else {"noise_field": request.noise_field}),
     } | {f"warp.{name}": value for name, value in model.defaults.warp.items()}

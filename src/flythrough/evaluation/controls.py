@@ -20,7 +20,6 @@ from flythrough.evaluation.pose import pose_errors
 from flythrough.evaluation.rows import Row
 from flythrough.evaluation.truth import Case, Source, Truth
 from flythrough.evaluation.verdicts import TOLD_ROTATION, TOLD_TRANSLATION
-from flythrough.rollout.chunk import CHUNK_FRAMES
 
 LATE = 8
 SHUFFLED = 0.3
@@ -68,7 +67,7 @@ def can_fail(row: Row, truth: Truth, others: Sequence[Case]) -> bool:
     if name in ("other", "forgetful"):
         return truth.filmed and bool(others)
     if name == "jumping":
-        return truth.filmed and count > CHUNK_FRAMES
+        return truth.filmed and bool(row.borders(count))
     if name not in _WRONG_ABOUT_THE_PATH:
         return truth.filmed or name in ("still", "flickering")
     if not truth.filmed or poses is None or median is None:
@@ -108,7 +107,9 @@ def made(
             [frames[: count // 2], _fitted(other(), count)[count // 2 :]]
         ),
         "flickering": lambda: _raised(_held(frames, count), _BRIGHTER * (index % 2)),
-        "jumping": lambda: _raised(frames, _JUMP * (index // CHUNK_FRAMES)),
+        "jumping": lambda: _raised(
+            frames, _JUMP * np.searchsorted(row.borders(count), index, side="right")
+        ),
         "soft": lambda: _blurred(frames, np.full(count, 1.0)),
         "fading": lambda: _faded(frames),
     }

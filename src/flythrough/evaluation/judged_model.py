@@ -12,6 +12,7 @@ from flythrough.engine.worldwarp_options import check_denoiser
 from flythrough.errors import InputError
 from flythrough.evaluation.truth import EXACT
 from flythrough.models.catalog import ModelFolder, find_model
+from flythrough.rollout.spec import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,8 @@ class ModelChoice:
     device: str = "auto"
 
 
-def check_model(choice: ModelChoice) -> ModelFolder:
-    """Refuse what cannot work before anything is rendered or loaded.
+def check_model(choice: ModelChoice, method: Method = "warp-as-history") -> ModelFolder:
+    """Refuse what cannot work with ``method`` before anything is rendered or loaded.
 
     Raises:
         InputError: an unknown device, an ST-Diff alone, or a geometry that cannot serve several
@@ -35,7 +36,9 @@ def check_model(choice: ModelChoice) -> ModelFolder:
     """
     check_device(choice.device)
     model = find_model(choice.model)
-    check_denoiser("warp-as-history", model, "name a folder whose transformer is a Helios")
+    check_denoiser(method, model, "name a folder whose transformer is a Helios")
+    if method == "worldwarp" and choice.lora != "default":
+        raise InputError(f"--lora {choice.lora} has no effect with method worldwarp; drop it.")
     check_lora(choice.lora)
     geometry = choice.geometry
     if geometry not in (EXACT, "flat"):

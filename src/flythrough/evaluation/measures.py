@@ -24,10 +24,11 @@ from flythrough.evaluation.photometry import (
     masked_psnr,
     masked_ssim,
 )
+from flythrough.evaluation.portions import Portion, portion_values
 from flythrough.evaluation.pose import LEAST_INLIERS, AnchoredView, FirstView, pose_track
 from flythrough.evaluation.revisit import Return, returns, revisit
 from flythrough.evaluation.rows import Row
-from flythrough.evaluation.seam import Motion, motion_from_depth, seam_score
+from flythrough.evaluation.seam import Motion, SeamScore, motion_from_depth, seam_score
 from flythrough.evaluation.temporal import flicker, motion_ratio, slope, windows
 from flythrough.evaluation.truth import Truth
 from flythrough.rollout.chunk import CHUNK_FRAMES
@@ -99,14 +100,18 @@ class Judge:
     Args:
         truth: the clip.
         anchored: features of the photo may also be found by way of exact renders along the path.
+        portions: stretches of frames that are also judged by themselves.
     """
 
-    def __init__(self, truth: Truth, anchored: bool = False) -> None:
+    def __init__(
+        self, truth: Truth, anchored: bool = False, portions: Sequence[Portion] = ()
+    ) -> None:
         self.truth, self._anchored = truth, anchored and len(truth) > CHUNK_FRAMES
+        self._portions = tuple(portions)
 
-    def figures(self, video: np.ndarray, chunk: int | None = CHUNK_FRAMES) -> tuple[Values, Curves]:
-        """Everything that can be said of ``video`` uint8 [T,H,W,3], which has a border every
-        ``chunk`` frames (None: nobody knows); what the truth does not allow is None or left out."""
+    def figures(self, video: np.ndarray, borders: Sequence[int] = ()) -> tuple[Values, Curves]:
+        """Everything that can be said of ``video`` uint8 [T,H,W,3], whose later chunks begin with
+        the frames ``borders``; what the truth does not allow is None or left out."""
         video = np.require(video, requirements=["C", "W"])  # PyTorch shares memory it may write
         values: Values = {}
         curves: Curves = {}
@@ -114,7 +119,10 @@ class Judge:
             more, lines = part(video)
             values |= more
             curves |= lines
-        values["seam"] = self._seam(video, chunk)
+        seam = self._seam(video, borders)
+        values["seam"] = None if seam is None else seam.score
+        for portion in self._portions:
+            values |= portion_values(portion, video, self.truth, curves, seam)
         return values, curves
 
     @cached_property
@@ -254,11 +262,11 @@ class Judge:
             return {}, {}
         return {"flicker": flicker(video, truth.frames, self._motion)}, {}
 
-    def _seam(self, video: np.ndarray, chunk: int | None) -> float | None:
-        if chunk is None or len(video) <= chunk:
+    def _seam(self, video: np.ndarray, borders: Sequence[int]) -> SeamScore | None:
+        if not borders:
             return None
         frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
-        return seam_score(frames, self._motion, chunk).score
+        return seam_score(frames, self._motion, borders[0], borders)
 
     def _revisit(self, video: np.ndarray) -> tuple[Values, Curves]:
         found = revisit(video, self._returns) if self._returns else None
@@ -271,7 +279,7 @@ class Judge:
 
 def measured(judge: Judge, video: np.ndarray, row: Row, digest: str, seconds: float) -> Figures:
     """Measure ``video`` uint8 [T,H,W,3], the ``row`` of the clip that ``judge`` knows."""
-    values, curves = judge.figures(video, row.chunk)
+    values, curves = judge.figures(video, row.borders(len(video)))
     case = judge.truth.case
     return Figures(
         digest=digest,

@@ -23,7 +23,8 @@ class Row:
     method with the adapter, and ``warp_stages`` the pyramid stages that see the warp, where these
     are not the model's own; ``camera`` is False where the path is not told to the model;
     ``told_by`` the checks (``verdicts.LIMITS``) that a control has to fail; ``chunk`` the frames
-    from border to border for the seam figure, None where nobody knows.
+    of a chunk for the seam figure, None where nobody knows, the first ``overlap`` of which (but in
+    the first chunk) lie before the border.
     """
 
     name: str
@@ -33,6 +34,13 @@ class Row:
     camera: bool = True
     told_by: tuple[str, ...] = ()
     chunk: int | None = CHUNK_FRAMES
+    overlap: int = 0
+
+    def borders(self, count: int) -> tuple[int, ...]:
+        """The first frames of later chunks in a video of ``count`` frames."""
+        if self.chunk is None:
+            return ()
+        return tuple(range(self.chunk, count, self.chunk - self.overlap))
 
 
 _ZERO_SHOT = {"lora": "off"}

@@ -9,6 +9,7 @@ first frames after the border is reported beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +61,14 @@ class SeamScore:
     borders: tuple[Border, ...]
 
 
-def seam_score(video: Tensor, motion: Motion | None = None, chunk: int = CHUNK_FRAMES) -> SeamScore:
-    """Score ``video`` [T,3,H,W] in [0,1] whose chunks are ``chunk`` frames long.
+def seam_score(
+    video: Tensor,
+    motion: Motion | None = None,
+    chunk: int = CHUNK_FRAMES,
+    first_frames: Sequence[int] | None = None,
+) -> SeamScore:
+    """Score ``video`` [T,3,H,W] in [0,1] whose chunks are ``chunk`` frames long, or whose later
+    chunks begin with the frames ``first_frames``.
 
     Without ``motion``, frames are compared in place, and motion counts as change on both sides of
     the quotient.
@@ -76,13 +83,16 @@ def seam_score(video: Tensor, motion: Motion | None = None, chunk: int = CHUNK_F
         )
     changes = differences(video, motion)
     frame = torch.arange(1, len(video))
-    within = frame % chunk != 0
+    starts = list(range(chunk, len(video), chunk)) if first_frames is None else [*first_frames]
+    within = ~torch.isin(frame, torch.tensor(starts))
     borders = []
-    for first in range(chunk, len(video), chunk):
-        near = within & (frame > first - chunk) & (frame < first + chunk)
+    for before, first, behind_it in zip(
+        [0, *starts], starts, [*starts[1:], len(video) + 1], strict=False
+    ):
+        near = within & (frame > before) & (frame < behind_it)
         median = float(changes[near].median())
         scores = (changes + _FLOOR) / (median + _FLOOR)
-        behind = scores[first : first + min(AFTER, chunk - 1)]
+        behind = scores[first : min(first + AFTER, behind_it - 1)]
         after = float(behind.max()) if len(behind) else 1.0
         borders.append(Border(first, float(scores[first - 1]), after))
     return SeamScore(

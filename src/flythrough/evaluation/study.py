@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flythrough.errors import InputError
 from flythrough.evaluation.columns import Column
+from flythrough.evaluation.portions import Portion
 from flythrough.evaluation.rows import Row
 from flythrough.evaluation.truth import Case, Source, kept_truth
 from flythrough.rollout.canonical import canonical_json, digest_of
@@ -39,7 +40,8 @@ class Track:
     """Clips of one kind, the rows made of each, and how they are shown.
 
     ``plots`` are curves of ``measures.Figures`` with their titles; ``anchored`` as in
-    ``measures.Judge``; ``others`` are clips that controls may be taken from.
+    ``measures.Judge``; ``others`` are clips that controls may be taken from; ``portions``
+    stretches of every clip that are also judged by themselves.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Track:
     plots: tuple[tuple[str, str], ...] = ()
     anchored: bool = False
     others: tuple[Case, ...] = ()
+    portions: tuple[Portion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class _Bench:
 
         truth = self._truth()
         if not isinstance(self._judge, Judge):
-            self._judge = Judge(truth, self.track.anchored)
+            self._judge = Judge(truth, self.track.anchored, self.track.portions)
         started = time.monotonic()
         frames: np.ndarray | None
         if row.name == "truth":
@@ -190,6 +193,8 @@ class _Bench:
 
         state: list[object] = [VERSION, self.source.version(), asdict(self.case), row.name]
         state += [list(self.study.size), self.track.anchored]
+        if self.track.portions:
+            state += [[asdict(part) for part in self.track.portions], row.borders(self.case.count)]
         if row.name in ("other", "forgetful"):
             state += [asdict(case) for case in self._others()[:1]]
         if row.kind == "generated" or row.name in ("codec", "warp"):

@@ -15,7 +15,7 @@ from flythrough.engine.sessions import Sessions
 from flythrough.evaluation.judged_model import ModelChoice
 from flythrough.evaluation.rows import Row
 from flythrough.evaluation.truth import EXACT, Case, Truth
-from flythrough.rollout.chunk import CHUNK_FRAMES, ChunkRequest
+from flythrough.rollout.chunk import ChunkRequest
 
 _FULL = Row("full", "", "generated")
 
@@ -31,9 +31,13 @@ class VideoMaker:
         choice: the model; ``lora`` is the adapter of the rows that use one.
         inputs: folder for the photo and its depth, written once a clip.
         notify: told about fallbacks.
+        helper: the row whose session lends its codec and scene memory to references.
     """
 
-    def __init__(self, choice: ModelChoice, inputs: Path, notify: Notify) -> None:
+    def __init__(
+        self, choice: ModelChoice, inputs: Path, notify: Notify, helper: Row = _FULL
+    ) -> None:
+        self._helper = helper
         self.model, self.lora = choice.model, choice.lora
         self.geometry, self.device = choice.geometry, choice.device
         self.inputs = inputs
@@ -62,19 +66,23 @@ class VideoMaker:
         return np.stack(list(job.rollout.frames()))[: len(truth)]
 
     def _coded(self, truth: Truth) -> np.ndarray:
-        model = self._job(truth, _FULL, self.geometry).session.model
-        pixels = torch.from_numpy(truth.frames).permute(3, 0, 1, 2)[None].float() / 255
+        job = self._job(truth, self._helper, self.geometry)
+        model, many = job.session.model, job.plan.window.frames
+        frames = truth.frames[_padded(len(truth), many)]
+        pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 255
         with torch.inference_mode():
             parts = [
-                model.codec.decode(model.codec.encode(part.to(model.device)))
-                for part in pixels.split(CHUNK_FRAMES, dim=2)
+                _as_bytes(
+                    model.codec.decode(model.codec.encode(part.to(model.device)))[0].movedim(0, -1)
+                )
+                for part in pixels.split(many, dim=2)
             ]
-        return _as_bytes(torch.cat(parts, dim=2)[0].permute(1, 2, 3, 0))
+        return np.concatenate(parts)[: len(truth)]
 
     def _warped(self, truth: Truth) -> np.ndarray:
         """The photo's mesh from the cameras asked for; what it does not show is filled as for the
         model."""
-        job = self._job(truth, _FULL, self.geometry)
+        job = self._job(truth, self._helper, self.geometry)
         memory, start = job.session.memory, job.rollout.start
         assert memory is not None
         assert start is not None
@@ -83,18 +91,22 @@ class VideoMaker:
             start.intrinsics, truth.size, job.plan.median_depth, job.plan.metric
         )
         assert path.intrinsics is not None
-        parts = []
+        parts: list[np.ndarray] = []
+        window = job.plan.window
+        step = window.frames - 1
+        later = 1 + _padded(len(truth) - 1, step)
         with torch.inference_mode():
-            for first in range(0, len(truth), CHUNK_FRAMES):
-                part = slice(first, first + CHUNK_FRAMES)
+            for run in later.reshape(-1, step):
+                part = np.array([0, *run])  # an empty rollout shows the photo first
                 request = ChunkRequest(
                     index=0,
                     world_from_camera=path.world_from_camera[part],
                     intrinsics=path.intrinsics[part],
+                    window=window,
                 )
-                rgb = memory.warp(job.rollout, request).rgb
+                rgb = memory.warp(job.rollout, request).rgb[1 if parts else 0 :]
                 parts.append(_as_bytes(rgb.permute(0, 2, 3, 1)))
-        return np.concatenate(parts)
+        return np.concatenate(parts)[: len(truth)]
 
     def _job(self, truth: Truth, row: Row, geometry: str) -> Job:
         request = GenerateRequest(
@@ -138,6 +150,12 @@ class VideoMaker:
         if text not in self._said:
             self._said.add(text)
             self._tell(text)
+
+
+def _padded(count: int, chunk: int) -> np.ndarray:
+    """Frame numbers of whole chunks that hold ``count`` frames; the last frame is held."""
+    whole = -(-count // chunk) * chunk
+    return np.minimum(np.arange(whole), count - 1)
 
 
 def _as_bytes(pixels: torch.Tensor) -> np.ndarray:

@@ -96,7 +96,7 @@ class KeyframeMemory:
         with current(self.device):
             view = self._view(rollout, request.world_from_camera, request.intrinsics)
             blind = ~(view.visible > 0.5).flatten(1).any(1).all()
-        if self._tell_fits(blind):
+        if self._tell_fits(blind) and self.settings.memory != "none":  # asked for otherwise
             self._say(
                 f"chunk {request.index + 1}: some cameras see nothing of what is known; those "
                 "frames are invented."
@@ -146,7 +146,11 @@ class KeyframeMemory:
             boundaries = self._boundaries(rollout)
             return published_view(self.estimator, self._photo(rollout), boundaries, poses, settings)
         cameras, intrinsics = self._tensor(poses), self._tensor(matrices)
-        known, size = self._derived(rollout), rollout.size
+        size = rollout.size
+        if settings.memory == "none":
+            nothing = scene_memory((self._photo(rollout),), settings)
+            return nothing.render(cameras, intrinsics, size, settings, first_is_photo=not later)
+        known = self._derived(rollout)
         drawn = drawn_keyframes(known, settings, cameras, intrinsics, size)
         if self._scene is None or not _same(self._scene[0], drawn):
             self._scene = drawn, scene_memory(drawn, settings)

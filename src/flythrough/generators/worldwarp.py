@@ -8,7 +8,7 @@ not seen from pure noise, what was rendered from partial noise, the shared frame
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,15 +16,17 @@ from torch import Tensor
 
 from flythrough import seeds
 from flythrough.conditioning.hints import Hint, encoded_hint
-from flythrough.conditioning.noise_field import FieldSettings, start_steps
+from flythrough.conditioning.noise_field import FieldSettings, start_step, start_steps
 from flythrough.generators.base import Report, silent
 from flythrough.generators.helios import prompt_blend
 from flythrough.generators.warp import WarpClip, WarpSource
+from flythrough.models.captioner import Captioner
 from flythrough.models.loading import LoadedStDiff
 from flythrough.models.uploads import uploaded
-from flythrough.rollout.chunk import Chunk, ChunkRequest
+from flythrough.rollout.chunk import LATENT_CHANNELS, Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
-from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
+from flythrough.rollout.spec import RolloutSpec
+from flythrough.sampling.asynchronous import Denoise, noise_levels, sample_asynchronous
 from flythrough.sampling.guidance import Guidance
 
 PHOTO_FRAMES = 1
@@ -61,16 +63,26 @@ class WorldWarpGenerator:
 
     Args:
         source: the scene so far from the cameras of a request: any scene memory that renders.
+        captioner: describes the newest chunk (or the photo); its words are the chunk's prompt, and
+            the request's own prompt is what it is told of the user's wishes.
     """
 
     def __init__(
-        self, model: LoadedStDiff, settings: WorldWarpSettings, source: WarpSource
+        self,
+        model: LoadedStDiff,
+        settings: WorldWarpSettings,
+        source: WarpSource,
+        captioner: Captioner | None = None,
     ) -> None:
         self.model, self.settings, self.source = model, settings, source
+        self.captioner = captioner
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         with torch.inference_mode():
             started = time.monotonic()
+            if self.captioner is not None:
+                report("caption", 0.0)
+                request = self._described(rollout, request, self.captioner)
             report("warp", 0.0)
             warp = self.source.warp(rollout, request).to(self.model.device)
             report("encode", 0.1)
@@ -92,6 +104,14 @@ class WorldWarpGenerator:
                 frames=np.ascontiguousarray(pixels.cpu().numpy()),
                 timings=timings,
             )
+
+    @staticmethod
+    def _described(rollout: Rollout, request: ChunkRequest, captioner: Captioner) -> ChunkRequest:
+        """The request with a prompt in the captioner's words."""
+        assert rollout.start is not None
+        seen = rollout.chunks[-1].frames if rollout.chunks else rollout.start.image[None]
+        words = captioner.describe(np.asarray(seen), request.prompt)
+        return replace(request, prompt=words or request.prompt)
 
     def hint(self, rollout: Rollout, warp: WarpClip) -> Hint:
         """The last frames so far, then what was rendered for the new ones, as latents."""
@@ -126,21 +146,12 @@ class WorldWarpGenerator:
     ) -> Tensor:
         settings, spec = self.settings, rollout.spec
         prompted = self._blended(rollout, request)
-        plain = self._embedding(spec.negative_prompt) if settings.guidance.active else None
-        self.model.prompts.release()
-
-        def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
-            velocity = self._velocity(latents, timesteps, prompted)
-            if plain is None:
-                return velocity
-            without = self._velocity(latents, timesteps, plain)
-            return settings.guidance.combined(velocity, without, 0, 0)
 
         def on_step(done: int, total: int) -> None:
             report("denoise", 0.15 + 0.75 * done / total)
 
         return sample_asynchronous(
-            denoise,
+            self._denoise(prompted, spec.negative_prompt),
             hint.latents,
             self.start_noise(rollout, request.index, hint.latents.shape),
             self.start(hint).to(hint.latents.device),
@@ -149,6 +160,48 @@ class WorldWarpGenerator:
             on_step=on_step,
         )
 
+    def picture(self, spec: RolloutSpec, photo: np.ndarray | None, strength: float) -> np.ndarray:
+        """A first picture uint8 [H,W,3] in the prompt's words: the first frame of a chunk whose
+        cells all begin at one noise level, from a photo [H,W,3] that stands still (the lower
+        ``strength``, the more of it is left) or from nothing."""
+        settings, window = self.settings, spec.window
+        shape = (1, LATENT_CHANNELS, window.latents, spec.height // 8, spec.width // 8)
+        with torch.inference_mode():
+            if photo is None:
+                hint = torch.zeros(shape, device=self.model.device)
+            else:
+                still = np.broadcast_to(photo, (window.frames, *photo.shape))
+                hint = self.model.codec.encode(self._video(still))
+            first = 0 if photo is None else start_step(strength, settings.steps)
+            start = torch.full((1, *hint.shape[2:]), first, device=hint.device)
+            source = seeds.generator(spec.seed, 0, "first-picture")
+            latents = sample_asynchronous(
+                self._denoise(self._embedding(spec.prompt), spec.negative_prompt),
+                hint,
+                torch.randn(hint.shape, generator=source).to(hint.device),
+                start,
+                noise_levels(settings.steps, settings.shift),
+                reference=settings.reference,
+            )
+            pixels = self.model.codec.decode(latents[:, :, :1])[0, :, 0]
+        levels = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        return np.ascontiguousarray(levels.cpu().numpy())
+
+    def _denoise(self, prompted: Tensor, negative_prompt: str) -> Denoise:
+        """The network with guidance away from ``negative_prompt``."""
+        guidance = self.settings.guidance
+        plain = self._embedding(negative_prompt) if guidance.active else None
+        self.model.prompts.release()
+
+        def denoise(latents: Tensor, timesteps: Tensor) -> Tensor:
+            velocity = self._velocity(latents, timesteps, prompted)
+            if plain is None:
+                return velocity
+            without = self._velocity(latents, timesteps, plain)
+            return guidance.combined(velocity, without, 0, 0)
+
+        return denoise
+
     def start_noise(self, rollout: Rollout, index: int, shape: torch.Size) -> Tensor:
         """The noise of chunk ``index``: a function of the seed alone."""
         source = seeds.generator(rollout.spec.seed, index, "start-noise")
@@ -156,7 +209,7 @@ class WorldWarpGenerator:
 
     def _velocity(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """One call of the network; float32 in and out."""
-        net = self.model.transformer
+        net = self.model.denoiser
         velocity: Tensor = net(latents.to(net.dtype), timesteps, text.to(net.dtype))
         return velocity.float()
 

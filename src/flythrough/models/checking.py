@@ -175,9 +175,20 @@ def _check_entry(entry: Entry) -> CheckReport:
         )
     if entry.kind == "depth":
         return CheckReport(entry.name, local.path, (check_part(local.path, "depth"),))
+    if entry.kind == "captioner":
+        return CheckReport(entry.name, local.path, (_check_captioner(entry, local.path),))
     whole = entry.kind == "model"
     parts = _check_folder(local.path) if whole else (_check_file(entry, local.path),)
     return CheckReport(entry.name, local.path, parts)
+
+
+def _check_captioner(entry: Entry, folder: Path) -> PartReport:
+    """Its files alone: which tensors it needs is transformers' affair."""
+    lost = tuple(f"{file} is missing" for file in entry.parts if not (folder / file).is_file())
+    found, strays = _stored(folder, "model")
+    numbers = sum(tensor.count for tensor in found.values())
+    faults = (*lost, *strays)
+    return PartReport("captioner", entry.name, len(found), numbers, _dtypes(found), faults=faults)
 
 
 def _check_any(folder: Path) -> tuple[PartReport, ...]:

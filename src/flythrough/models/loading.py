@@ -13,6 +13,7 @@ from flythrough.errors import WeightsError
 from flythrough.models.catalog import ModelDefaults, ModelFolder
 from flythrough.models.codec import load_codec
 from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.st_diff import FastStDiff
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.placing import VisitingCodec, stream_layers
 from flythrough.models.quiet import quiet_loading
@@ -68,9 +69,15 @@ class LoadedModel(LoadedParts):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedStDiff(LoadedParts):
-    """A WorldWarp model."""
+    """A WorldWarp model; ``fast`` is the denoiser's fast path where it is used."""
 
     transformer: StDiff
+    fast: FastStDiff | None = None
+
+    @property
+    def denoiser(self) -> StDiff | FastStDiff:
+        """What predicts velocities."""
+        return self.transformer if self.fast is None else self.fast
 
 
 def load_model(

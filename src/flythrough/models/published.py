@@ -12,7 +12,7 @@ from typing import Literal
 
 from flythrough.errors import WeightsError
 
-Kind = Literal["model", "geometry", "depth", "adapter", "codec"]
+Kind = Literal["model", "geometry", "depth", "adapter", "codec", "captioner"]
 
 PIPELINE_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 """Parts without which no video can be made, in the order in which they are shown."""
@@ -165,6 +165,18 @@ _ALL = (
         "-metric-outdoor", "Metric-Outdoor-Small", "Depth Anything V2 Small, metres, outdoors"
     ),
     Entry(
+        name="qwen2.5-vl-7b",
+        what="Qwen2.5-VL, describes frames for WorldWarp's prompts, 8.3 B",
+        kind="captioner",
+        licence="Apache-2.0",
+        parts=(
+            *("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"),
+            "model.safetensors.index.json",
+            *(f"model-{number:05d}-of-00005.safetensors" for number in range(1, 6)),
+        ),
+        repository="Qwen/Qwen2.5-VL-7B-Instruct",
+    ),
+    Entry(
         name="taew2_1",
         what="TAEHV video codec for Wan 2.1 latents, 11 M",
         kind="codec",
@@ -175,6 +187,9 @@ _ALL = (
 )
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ALL}
+
+CAPTIONER_NAMES = tuple(entry.name for entry in _ALL if entry.kind == "captioner")
+"""Names of models that describe pictures in words."""
 
 MONOCULAR_NAMES = tuple(entry.name for entry in _ALL if entry.kind == "depth")
 """Names of networks that say the depth of one picture."""

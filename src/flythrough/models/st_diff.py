@@ -160,6 +160,17 @@ class StDiff(WanTransformer3DModel):
         Raises:
             InputError: shapes that do not belong together.
         """
+        self.check_tokens(latents, timesteps)
+        known, level = torch.unique(timesteps.flatten(1), return_inverse=True)
+        return self.at_levels(latents, known, level, text)
+
+    @staticmethod
+    def check_tokens(latents: Tensor, timesteps: Tensor) -> None:
+        """Refuse latents [B,C,T,h,w] without one timestep [B,T,h/2,w/2] for each patch.
+
+        Raises:
+            InputError: they do not belong together.
+        """
         batch, _, frames, height, width = latents.shape
         grid = (frames, height // 2, width // 2)
         if height % 2 or width % 2 or timesteps.shape != (batch, *grid):
@@ -168,12 +179,9 @@ class StDiff(WanTransformer3DModel):
                 f"{tuple(timesteps.shape)} do not belong together; give even rows and columns and "
                 "one timestep for each 2x2 patch"
             )
-        known, level = torch.unique(timesteps.flatten(1), return_inverse=True)
-        return self.at_levels(latents, known, level, text)
 
     def at_levels(self, latents: Tensor, known: Tensor, level: Tensor, text: Tensor) -> Tensor:
         """:meth:`velocity` for tokens [B,S] whose timesteps are ``known[level]``."""
-        grid = (latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2)
         rotary = self.rope(latents)
         hidden = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2)
         with without_autocast(latents.device):  # noise levels need more than 8 bits
@@ -187,7 +195,12 @@ class StDiff(WanTransformer3DModel):
                 hidden = block(hidden, words, rows, rotary, level)
         shift, scale = (self.scale_shift_table + embedding[:, None]).unbind(1)
         normed = self.norm_out(hidden.float()) * (1 + picked(level, scale)) + picked(level, shift)
-        patches = self.proj_out(normed.to(hidden.dtype))
+        return self.unpatched(self.proj_out(normed.to(hidden.dtype)), latents.shape)
+
+    @staticmethod
+    def unpatched(patches: Tensor, shape: torch.Size) -> Tensor:
+        """Tokens [B,S,4C] as latents of ``shape`` [B,C,T,h,w]."""
+        grid = (shape[2], shape[3] // 2, shape[4] // 2)
         cells = patches.unflatten(2, (2, 2, -1)).unflatten(1, grid)
         cells = cells.permute(0, 6, 1, 2, 4, 3, 5)
         return cells.flatten(5, 6).flatten(3, 4)

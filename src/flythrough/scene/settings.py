@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from flythrough.errors import InputError
 
-SceneKind = Literal["mesh", "gaussian"]
+SceneKind = Literal["mesh", "gaussian", "points", "none"]
 
 _LARGEST_RADIUS = 16
 _LARGEST_WINDOW = (2 * _LARGEST_RADIUS + 1) ** 2
@@ -42,8 +42,10 @@ class WarpSettings:
             same, and it counts as seen (published).
         memory: what keyframes become. ``mesh``: triangles, as here described; ``gaussian``: a
             Gaussian cache fitted for every chunk (WorldWarp), for which ``confidence``,
-            ``top_fill``, ``fill``, ``older_keyframes`` and ``estimation`` count as well. Scales of
-            keyframes are fitted on meshes, cut as ``mesh_break`` says, with either.
+            ``top_fill``, ``fill``, ``older_keyframes`` and ``estimation`` count as well;
+            ``points``: one coloured point for each pixel (its ablation), to which the same
+            applies; ``none``: nothing, so that all is invented (its other ablation). Scales of
+            keyframes are fitted on meshes, cut as ``mesh_break`` says, with any.
         gaussian_steps: steps of that fit.
         reference: the published arithmetic and behaviour, to the bit: colours truncated to 8 bit,
             float64, holes filled with colours of the newest keyframe whatever keyframe their
@@ -81,7 +83,7 @@ class WarpSettings:
             "keyframes": ("gaps", "joint", "layered"),
             "estimation": ("each", "joint"),
             "background": ("none", "tint", "atlas"),
-            "memory": ("mesh", "gaussian"),
+            "memory": get_args(SceneKind),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -108,8 +110,9 @@ class WarpSettings:
                     f"The warp setting {name} is {getattr(self, name)} but must lie between {low} "
                     f"and {high}; choose a value in that range."
                 )
-        if self.memory == "gaussian" and (self.reference or self.background != "none"):
+        if self.memory != "mesh" and (self.reference or self.background != "none"):
             other = "reference" if self.reference else f"background {self.background}"
             raise InputError(
-                f"The warp setting {other} has no effect with memory gaussian; drop one of the two."
+                f"The warp setting {other} has no effect with memory {self.memory}; drop one of "
+                "the two."
             )

@@ -18,6 +18,7 @@ from flythrough.scene.backdrop import far_backdrop
 from flythrough.scene.fill import fill_colour
 from flythrough.scene.memory import SceneMemory
 from flythrough.scene.mesh_memory import MeshMemory, check_cameras, with_photo
+from flythrough.scene.point_memory import NoMemory, PointMemory
 from flythrough.scene.rendered import RenderedView
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.splat_fit import FitSettings, fitted
@@ -134,6 +135,10 @@ def scene_memory(keyframes: tuple[Keyframe, ...], settings: WarpSettings) -> Sce
     """The memory that ``settings.memory`` asks for, holding ``keyframes``."""
     if settings.memory == "gaussian":
         return GaussianMemory(keyframes, settings)
+    if settings.memory == "points":
+        return PointMemory(keyframes)
+    if settings.memory == "none":
+        return NoMemory(keyframes)
     return MeshMemory(keyframes)
 
 

@@ -13,10 +13,11 @@ from flythrough import seeds
 from flythrough.conditioning.hints import Hint, encoded_hint
 from flythrough.conditioning.noise_field import FieldSettings
 from flythrough.geometry.types import Geometry
-from flythrough.models.codec import VideoCodec
 from flythrough.models.text import PromptEncoder
-from flythrough.scene.mesh_memory import Keyframe, MeshMemory
+from flythrough.models.wan_codec import Codec
 from flythrough.scene.settings import WarpSettings
+from flythrough.scene.splat_memory import scene_memory
+from flythrough.scene.surface import Keyframe
 from flythrough.training.refill import Videos, WorldVideos, frame_geometry
 from flythrough.training.st_diff import EncodedHints
 
@@ -55,7 +56,7 @@ class HintRefill:
     def __init__(
         self,
         videos: Videos,
-        codec: VideoCodec,
+        codec: Codec,
         prompts: PromptEncoder,
         max_length: int,
         warps: WarpSettings,
@@ -98,7 +99,7 @@ class HintRefill:
         geometry = frame_geometry(clips, index, frame)
         if chances[1] < draw.disturbed:
             geometry = disturbed(geometry, source, draw)
-        memory = MeshMemory((Keyframe(clips.rgb[index, :, frame], geometry),))
+        memory = scene_memory((Keyframe(clips.rgb[index, :, frame], geometry),), self.warps)
         view = memory.render(
             clips.world_from_camera[index, overlap:],
             clips.intrinsics[index, overlap:],

@@ -20,6 +20,7 @@ from flythrough.models.loading import load_st_diff, load_transformer
 from flythrough.models.st_diff import StDiff
 from flythrough.models.start_weights import average_predictor
 from flythrough.models.text import PromptEncoder
+from flythrough.models.wan_codec import Codec
 from flythrough.sampling.asynchronous import noise_levels, sample_asynchronous
 from flythrough.scene.settings import WarpSettings
 from flythrough.training.hint_refill import HintDraw, HintRefill
@@ -118,12 +119,12 @@ def take_over(net: StDiff, other: HeliosTransformer) -> int:
     return copied
 
 
-def write_st_diff(folder: Path, net: StDiff) -> None:
-    """The network in bfloat16 shards under 15 MB, as ``st_diff/`` of a model folder."""
+def write_st_diff(folder: Path, net: StDiff, shards: str = "14MB") -> None:
+    """The network in bfloat16 shards of a size, as ``st_diff/`` of a model folder."""
     copy = StDiff(**{k: v for k, v in dict(net.config).items() if not k.startswith("_")})
     copy.load_state_dict({k: v.detach().cpu() for k, v in net.state_dict().items()})
     nn.Module.to(copy, torch.bfloat16)
-    copy.save_pretrained(folder / "st_diff", max_shard_size="14MB", safe_serialization=True)
+    copy.save_pretrained(folder / "st_diff", max_shard_size=shards, safe_serialization=True)
 
 
 def _refill(
@@ -161,17 +162,21 @@ def _videos(settings: NanoRun, device: torch.device) -> Videos:
 
 
 def preview(
-    task: StDiffTask, codec: VideoCodec, refill: HintRefill, noise_field: FieldSettings
+    task: StDiffTask,
+    codec: Codec,
+    refill: HintRefill,
+    noise_field: FieldSettings,
+    steps: int | None = None,
 ) -> Callable[[Path, int], dict[str, float]]:
-    """Chunks of held-out worlds: truth, hint and result one above the other, and how far hint and
-    result are from the truth where something was rendered and where not."""
+    """Chunks of held-out worlds in ``steps`` (nano's): truth, hint and result one above the other,
+    and how far hint and result are from the truth where something was rendered and where not."""
     kept: list[EncodedHints] = []
 
     def write(folder: Path, step: int) -> dict[str, float]:
         if not kept:
             kept.append(refill(0, 0))
         clips = kept[0]
-        made = sample_clips(task, clips, noise_field)
+        made = sample_clips(task, clips, noise_field, steps)
         rows = []
         for i in range(len(made)):
             for latents in (clips.clean, clips.hint, made):
@@ -184,9 +189,11 @@ def preview(
     return write
 
 
-def sample_clips(task: StDiffTask, clips: EncodedHints, noise_field: FieldSettings) -> Tensor:
-    """Latents of the clips from their hints, as nano is run, without guidance."""
-    steps = int(DEFAULTS["worldwarp"]["steps"])
+def sample_clips(
+    task: StDiffTask, clips: EncodedHints, noise_field: FieldSettings, steps: int | None = None
+) -> Tensor:
+    """Latents of the clips from their hints, without guidance; ``steps`` None takes nano's."""
+    steps = int(DEFAULTS["worldwarp"]["steps"]) if steps is None else steps
     start = torch.stack(
         [
             start_steps(valid[None], steps, noise_field, int(context))[0]

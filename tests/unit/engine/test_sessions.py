@@ -12,6 +12,7 @@ from flythrough.engine.build import build_spec
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.errors import InputError
+from flythrough.models.loading import LoadedStDiff
 from flythrough.rollout.spec import RolloutSpec
 
 
@@ -52,16 +53,17 @@ def test_longer_chunks_are_a_larger_run(
     assert planned == [9, 17]
 
 
-def test_a_path_that_worldwarp_has_not_is_refused(tiny_st_diff: Path, photo: Path) -> None:
+def test_worldwarp_takes_the_fast_path_when_asked(tiny_st_diff: Path, photo: Path) -> None:
     request = GenerateRequest(
         image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9
     )
     spec = build_spec(check(request))
-    sessions = Sessions("cpu", "auto", lambda _text: None, compute="fast")
-    with pytest.raises(InputError, match=r"--fast \(compute='fast'\) has no effect with method wo"):
-        sessions.ready(spec)
-    with pytest.raises(InputError, match="--precision fp8"):
-        check(replace(request, compute="fp8"))
+    taken = {}
+    for compute in ("auto", "plain", "fast"):
+        session = Sessions("cpu", "auto", lambda _text: None, compute=compute).ready(spec)
+        assert isinstance(session.model, LoadedStDiff)
+        taken[compute] = session.model.fast is not None
+    assert taken == {"auto": False, "plain": False, "fast": True}
 
 
 def test_the_scale_of_an_adapter_that_is_left_out_is_refused(tiny_model: Path, photo: Path) -> None:

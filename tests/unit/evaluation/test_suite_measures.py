@@ -123,7 +123,7 @@ cv2 = pytest.importorskip("cv2")
 def test_the_judge_sees_what_is_wrong_and_nothing_else() -> None:
     from flythrough.evaluation.controls import made
     from flythrough.evaluation.measures import Judge
-    from flythrough.evaluation.rows import controls
+    from flythrough.evaluation.rows import Row, controls
 
     truth = fake_truth("truck right 0.15", 33)
     judge = Judge(truth)
@@ -133,10 +133,12 @@ def test_the_judge_sees_what_is_wrong_and_nothing_else() -> None:
     assert exact["seam"] is None  # a single chunk
     jumping = truth.frames.copy()
     jumping[16:] = np.minimum(jumping[16:].astype(int) + 40, 255)
-    seam = judge.figures(jumping, 16)[0]["seam"]
+    seam = judge.figures(jumping, Row("x", "", "generated", chunk=16).borders(len(jumping)))[0][
+        "seam"
+    ]
     assert seam is not None
     assert seam > 1.4
-    assert judge.figures(jumping, None)[0]["seam"] is None
+    assert judge.figures(jumping)[0]["seam"] is None
 
     class Nowhere:
         def along(self, *_: object) -> None:

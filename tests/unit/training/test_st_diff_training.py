@@ -16,9 +16,9 @@ from flythrough.models.catalog import find_model
 from flythrough.models.loading import load_st_diff, load_transformer
 from flythrough.models.st_diff import StDiff
 from flythrough.sampling.asynchronous import training_levels
-from flythrough.training import hint_refill, nano_st_diff
+from flythrough.training import hint_refill, nano_st_diff, worldwarp
 from flythrough.training.hint_refill import HintDraw, places_filled
-from flythrough.training.loop import Loop, LoopSettings, Record
+from flythrough.training.loop import Loop, LoopSettings, Record, learning_rate_at
 from flythrough.training.nano import NanoRun, run
 from flythrough.training.nano_st_diff import ST_DIFF_CONFIG, take_over
 from flythrough.training.refill import WorldVideos
@@ -28,6 +28,7 @@ from flythrough.training.st_diff import (
     draw_levels,
     training_item,
 )
+from flythrough.training.worldwarp import WorldWarpRun
 from throwaway import TEXT_DIM
 
 TABLE = training_levels()
@@ -228,3 +229,49 @@ def test_a_run_without_a_codec_is_refused(tmp_path: Path) -> None:
         run(NanoRun(part="stdiff", folder=tmp_path, steps=1, device="cpu"))
     with pytest.raises(InputError, match="--warp-stages has no effect"):
         run(NanoRun(part="stdiff", folder=tmp_path, warp_stages=3, device="cpu"))
+
+
+def test_the_published_recipe_trains_a_wan_folder(
+    tiny_st_diff: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worldwarp, "WorldStream", lambda *_: None)
+    monkeypatch.setattr(worldwarp, "world_videos", wall)
+    asked = WorldWarpRun(
+        folder=tmp_path / "run", base=tiny_st_diff, steps=2, batch=1, frames=9, size=(64, 96),
+        warmup=1, learning_rate=1e-3, device="cpu", precision="fp32",
+    )  # fmt: skip
+    figures = worldwarp.run(asked)
+    assert figures.keys() == {"hint_mse", "rendered_mse", "filled_mse"}
+    after = load_st_diff(tmp_path / "run" / "st_diff", torch.float32)
+    before = load_st_diff(tiny_st_diff / "transformer", torch.float32)
+    assert (before.proj_out.weight - after.proj_out.weight).abs().max() > 1e-5
+
+
+def test_the_published_schedule_is_the_standard(tiny_st_diff: Path, tmp_path: Path) -> None:
+    settings = worldwarp.loop_settings(WorldWarpRun(folder=tmp_path, base=tiny_st_diff))
+    assert (settings.steps, settings.learning_rate, settings.precision) == (10_000, 5e-5, "bf16")
+    rates = [learning_rate_at(step / 10_000, step, settings) for step in (0, 499, 999, 9_999)]
+    assert rates == pytest.approx([5e-8, 2.5e-5, 5e-5, 5e-5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 0}, "--batch 0"),
+        ({"frames": 10}, "--chunk-frames 10"),
+        ({"size": (64, 72)}, "multiple of 16"),
+        ({"recipe": "nano", "warmup": 3}, "--warmup has no effect"),
+        ({"base": Path("nowhere")}, "is no folder"),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused(
+    tiny_st_diff: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    given = {"folder": tmp_path, "base": tiny_st_diff, "device": "cpu", **changes}
+    with pytest.raises(InputError, match=words):
+        worldwarp.check_run(WorldWarpRun(**given))  # type: ignore[arg-type]
+
+
+def test_a_helios_has_no_st_diff_to_train(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs an ST-Diff"):
+        worldwarp.check_run(WorldWarpRun(folder=tmp_path, base=tiny_model))

@@ -18,7 +18,6 @@ from flythrough.errors import WeightsError
 from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.fp8 import PRODUCTS, Fp8Linear, quantise_rows, scaled_product
 from flythrough.models.fast.settings import AdapterPlace
-from flythrough.models.helios_blocks import HeliosTransformerBlock
 from flythrough.models.linear import linear
 
 
@@ -106,15 +105,13 @@ class BlockProducts:
     ffn_out: Product
 
 
-def linear_layers(block: HeliosTransformerBlock) -> list[nn.Module]:
+def linear_layers(block: nn.Module) -> list[nn.Module]:
     """The layers that :func:`block_products` reads, in its order."""
     return [block.get_submodule(name) for name in PRODUCTS]
 
 
-def block_products(
-    block: HeliosTransformerBlock, dtype: torch.dtype, place: AdapterPlace
-) -> BlockProducts:
-    """Products under the adapters that are active now.
+def block_products(block: nn.Module, dtype: torch.dtype, place: AdapterPlace) -> BlockProducts:
+    """Products of a block of Helios or Wan under the adapters that are active now.
 
     Raises:
         WeightsError: a layer that is no linear layer of ours.
