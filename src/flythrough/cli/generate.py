@@ -23,7 +23,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     image: Path | None = None,
     /,
     *,
-    camera: Annotated[str | None, Parameter(help="Path language or a camera file.")] = None,
+    camera: Annotated[
+        str | None,
+        Parameter(help="Path language or a camera file: own, NeRF, nerfstudio, COLMAP, RE10K."),
+    ] = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .mp4 to write.")],
     prompt: Annotated[str, Parameter(help="What the scene shows.")] = "",
     video: Annotated[Path | None, Parameter(help="A clip to continue, without a camera.")] = None,
@@ -106,6 +109,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     camera_convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
+    camera_scale: Annotated[
+        float | None,
+        Parameter(help="Median depths in a length of 1 of a camera file that states no unit."),
+    ] = None,
     scene: Annotated[
         Literal["mesh", "gaussian"] | None,
         Parameter(help="What is kept of the scene; gaussian is fitted anew for every chunk."),
@@ -166,6 +173,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         style_lora=style_lora,
         style_scale=style_scale,
         camera_convention=camera_convention,
+        camera_scale=camera_scale,
         scene=scene,
         strength=strength,
         chunk_frames=chunk_frames,

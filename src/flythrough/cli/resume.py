@@ -25,6 +25,10 @@ def resume(  # noqa: PLR0913 - the command line
     camera_convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
+    camera_scale: Annotated[
+        float | None,
+        Parameter(help="Median depths in a length of 1 of a camera file that states no unit."),
+    ] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -45,7 +49,16 @@ def resume(  # noqa: PLR0913 - the command line
 
     compute = chosen_compute(fast, compiled, precision)
     request = ResumeRequest(
-        folder, camera, prompt, frames, output, device, memory, camera_convention, compute
+        folder=folder,
+        camera=camera,
+        prompt=prompt,
+        frames=frames,
+        output=output,
+        device=device,
+        memory=memory,
+        camera_convention=camera_convention,
+        compute=compute,
+        camera_scale=camera_scale,
     )
     with held(folder):
         checked = check_resume(request)
