@@ -230,7 +230,8 @@ def _picture(camera: int, values: tuple[float, ...] | list[float], name: str) ->
 
 def rotation(quaternion: np.ndarray) -> np.ndarray:
     """[3,3] of a quaternion [4] (w,x,y,z) of any length but 0."""
-    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    direction = quaternion / np.abs(quaternion).max()  # so that no square overflows
+    w, x, y, z = direction / np.linalg.norm(direction)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
