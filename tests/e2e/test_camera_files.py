@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,18 @@ def transforms(tmp_path: Path) -> Path:
     file = tmp_path / "transforms.json"
     file.write_text(json.dumps({"camera_angle_x": 0.9, "frames": frames}))
     return file
+
+
+def colmap(folder: Path, depth: float | None = None) -> Path:
+    """A model of 21 pictures along ``forward 0.2``, with points at ``depth``."""
+    folder.mkdir(exist_ok=True)
+    poses = parse_path("forward 0.2", 21).world_from_camera
+    matrices = np.repeat(np.array([[[90.0, 0, 64], [0, 90.0, 48], [0, 0, 1]]]), 21, 0)
+    points = np.zeros((0, 3)) if depth is None else np.array([[0.0, 0, depth]] * 9)
+    names = [f"{n}.png" for n in range(21)]
+    model = ColmapModel(poses, matrices, (96, 128), names, points, points.astype(np.uint8))
+    write_model(folder, model)
+    return folder
 
 
 def test_conversion(flythrough: Command, transforms: Path, tmp_path: Path) -> None:
@@ -81,12 +94,7 @@ def test_generate_and_continue(
     assert request.world_from_camera is not None
     np.testing.assert_allclose(request.world_from_camera, ORBIT, atol=1e-9)
 
-    folder, none = tmp_path / "sparse", np.zeros((0, 3))
-    folder.mkdir()
-    poses = parse_path("forward 0.2", 21).world_from_camera
-    matrices = np.repeat(np.array([[[90.0, 0, 64], [0, 90.0, 48], [0, 0, 1]]]), 21, 0)
-    names = [f"{n}.png" for n in range(21)]
-    write_model(folder, ColmapModel(poses, matrices, (96, 128), names, none, none.astype(np.uint8)))
+    folder = colmap(tmp_path / "sparse")
     on = ["continue", run, "--camera", folder, "--frames", 20, "-o", out]
     usual = flythrough(*on)
     assert usual.status == 0, usual.err
@@ -117,3 +125,33 @@ def test_python_and_batch(tiny_model: Path, photo: Path, transforms: Path, tmp_p
     lines = (folder / "results.jsonl").read_text().splitlines()
     digests = [json.loads(line)["request_digest"] for line in lines]
     assert len(set(digests)) == 2
+
+
+def test_a_batch_knows_a_model_by_all_its_files(
+    tiny_model: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    colmap(tmp_path / "sparse", 2.0)
+    row = {"id": "a", "image": str(photo), "camera": "sparse/", "frames": 8, "geometry": "flat"}
+
+    def lines() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ft.run_batch([row], "out", model=str(tiny_model))
+        return len((tmp_path / "out" / "results.jsonl").read_text().splitlines())
+
+    assert [lines(), lines()] == [1, 1]
+    colmap(tmp_path / "sparse", 4.0)  # other points, so other lengths
+    assert lines() == 2
+
+
+def test_a_tool_that_writes_other_axes_is_told(
+    flythrough: Command, tiny_model: Path, photo: Path, tmp_path: Path
+) -> None:
+    orbit = parse_path("orbit left 60deg", 33).world_from_camera
+    file = tmp_path / "transforms.json"
+    file.write_text(json.dumps({"frames": [{"transform_matrix": p.tolist()} for p in orbit]}))
+    words = ["generate", photo, "--geometry", "flat", "--model", tiny_model, "--frames", 33]
+    told = flythrough(*words, "--camera", file, "--camera-scale", 1, "-o", tmp_path / "o.mp4")
+    assert told.status == 0, told.err
+    assert "check that the tool that wrote it keeps to the format" in told.err
