@@ -75,6 +75,8 @@ CASES: dict[str, dict[str, str | None]] = {
     "style missing": {"--style-lora": "none.safetensors"},
     "style scale alone": {"--style-scale": "0.5"},
     "convention of words": {"--camera-convention": "opengl"},
+    "scale of words": {"--camera-scale": "0.5"},
+    "scale without camera": {"--camera": None, "--camera-scale": "0.5"},
     "convention without camera": {"--camera": None, "--camera-convention": "opengl"},
     "preset with steps that do not fit": {"--preset": "realtime", "--steps": "1,1"},
     "anchor unknown": {"--camera": None, "--anchor": "third"},

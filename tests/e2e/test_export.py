@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flythrough.cameras.formats import read_trajectory
-from flythrough.cameras.formats.colmap import read_model
+from flythrough.cameras.formats.colmap_files import read_model
 from flythrough.engine import export as exporting
 from flythrough.geometry.estimators.shape_files import read_shape
 from flythrough.media.image import read_photo

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from flythrough.cameras.formats.colmap import ColmapModel, write_model
 from flythrough.media.image import read_photo
 from flythrough.media.video import read_video, write_video
 from flythrough.models.adapter_origin import adapter_origin
@@ -215,6 +216,27 @@ def test_a_dry_run_draws_and_ends(
     assert answer.status == 0, answer.err
     assert {p.name: p.stat().st_mtime_ns for p in (folder / "geometry").iterdir()} == kept
     assert adapter_origin(folder / "lora" / "camera_patch_mid.safetensors").band == "patch_mid"
+
+
+def test_cameras_of_colmap_count_in_the_unit_of_the_depth_beside_them(
+    wall: Path, tiny_model: Path, tmp_path: Path, flythrough: Command
+) -> None:
+    with np.load(wall / "cameras.npz") as known:
+        poses, matrices = known["camera_poses"], known["intrinsics"]
+    names = [f"{n}.jpg" for n in range(len(poses))]
+    points, colours = np.array([[0.0, 0, 9]] * 9), np.zeros((9, 3), np.uint8)
+    (tmp_path / "sparse").mkdir()
+    model = ColmapModel(poses, matrices, SIZE, names, points, colours)
+    write_model(tmp_path / "sparse", model)
+    more = ["--camera", tmp_path / "sparse", "--depth", wall / "depth.npz", "--dry-run"]
+    answer = flythrough(*words(wall / "frames.mp4", tmp_path / "run", tiny_model, *more))
+    assert answer.status == 0, answer.err
+    assert "dB near their targets" in answer.err
+    (tmp_path / "empty").mkdir()
+    more[1] = tmp_path / "empty"
+    answer = flythrough(*words(wall / "frames.mp4", tmp_path / "two", tiny_model, *more))
+    assert answer.status == 2
+    assert "without a COLMAP model" in answer.err
 
 
 def test_a_published_list_with_the_published_recipe(

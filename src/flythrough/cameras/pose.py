@@ -234,5 +234,5 @@ def _first_bad(bad: np.ndarray, name: str, fault: str, amount: np.ndarray | None
     by = "" if amount is None else f" (off by {amount[frame]:.3g})"
     raise CameraError(
         f"{name} of frame {frame} {fault}{by}, and a pose must be rigid; "
-        "write camera-to-world matrices [R t; 0 0 0 1] with R orthonormal."
+        "write matrices [R t; 0 0 0 1] with R orthonormal."
     )

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flythrough.cameras.formats import (
-    SUFFIXES,
+    READABLE,
+    fixed_notes,
+    has_fixed_meaning,
     read_trajectory,
+    scale_note,
     states_convention,
     states_unit,
 )
@@ -22,10 +25,12 @@ from flythrough.errors import CameraError
 @dataclass(frozen=True)
 class BelievedFile:
     """A camera file whose matrices are taken to mean what it says (``stated``), or what such files
-    usually mean; nobody said so on the command line."""
+    usually mean; nobody said so on the command line. ``fixed``: its format is another program's and
+    has one meaning."""
 
     path: Path
     stated: bool
+    fixed: bool = False
 
 
 def believed_file(text_or_path: object, convention: str | None) -> BelievedFile | None:
@@ -33,34 +38,41 @@ def believed_file(text_or_path: object, convention: str | None) -> BelievedFile 
     if convention is not None or not isinstance(text_or_path, str | Path):
         return None
     file = camera_file(text_or_path)
-    return None if file is None else BelievedFile(file, states_convention(file))
+    if file is None:
+        return None
+    return BelievedFile(file, states_convention(file), has_fixed_meaning(file))
 
 
 def trajectory_from(
-    text_or_path: str | Path, frames: int, fps: float = 16.0, convention: str | None = None
+    text_or_path: str | Path,
+    frames: int,
+    fps: float = 16.0,
+    convention: str | None = None,
+    scale: float | None = None,
 ) -> Trajectory:
     """``frames`` cameras from a camera file or from the path language.
 
     A file gives one camera for each frame, whatever its own frame rate (its times stay): it is cut
     when it is too long, and its last camera is held when it is too short. Anything that
     :func:`camera_file` does not take for a file is the path language at ``fps``. ``convention``
-    says what the file's matrices mean (``cameras.formats.conventions``).
+    says what the file's matrices mean (``cameras.formats.conventions``), ``scale`` how many median
+    depths a length of 1 in it is.
 
     Raises:
-        CameraError: the file or the words are unusable, ``frames`` is below 1, or a convention for
-            words.
+        CameraError: the file or the words are unusable, ``frames`` is below 1, or a convention or
+            scale that has no effect.
     """
     if frames < 1:
         raise CameraError(f"A camera path of {frames} frames is empty; ask for at least 1 frame.")
     file = camera_file(text_or_path)
     if file is None:
-        check_no_convention(convention, "a path in words")
+        check_no_options("a path in words", convention, scale)
         text = str(text_or_path)
         return parse_shots(text, frames, fps) if is_shots(text) else parse_path(text, frames, fps)
-    return read_trajectory(file, frames, convention=convention)
+    return read_trajectory(file, frames, convention=convention, scale=scale)
 
 
-def camera_notes(text_or_path: str | Path, frames: int) -> list[str]:
+def camera_notes(text_or_path: str | Path, frames: int, scale: float | None = None) -> list[str]:
     """What a user should know of a camera file that :func:`trajectory_from` reads ``frames`` of."""
     file = camera_file(text_or_path)
     if file is None:
@@ -71,38 +83,44 @@ def camera_notes(text_or_path: str | Path, frames: int) -> list[str]:
             f"the camera file {file} has {given} cameras: only the first {frames} are used; give "
             "--frames for more."
         )
-    if not states_unit(file):
+    if has_fixed_meaning(file):
+        notes += fixed_notes(file)
+        said = scale_note(file) if scale is None else None
+        notes += [] if said is None else [said]
+    elif scale is None and not states_unit(file):
         notes.append(
             f"the camera file {file} states no unit: a length of 1 is taken for "
-            f"{TRANSLATION_SCALE:g} median depths, as in published files; "
-            "store the key unit (median-depth, metre or scene) to have them as they are."
+            f"{TRANSLATION_SCALE:g} median depths, as in published files; say --camera-scale X to "
+            "have it count X, or store the key unit (median-depth, metre or scene)."
         )
     return notes
 
 
-def check_no_convention(convention: str | None, what: str) -> None:
-    """Refuse a convention where cameras leave nothing open."""
+def check_no_options(what: str, convention: str | None, scale: float | None) -> None:
+    """Refuse a convention and a scale where cameras leave nothing open."""
     if convention is not None:
         raise CameraError(f"The camera convention {convention} has no effect on {what}; drop it.")
+    if scale is not None:
+        raise CameraError(f"The camera scale {scale:g} has no effect on {what}; drop it.")
 
 
 def camera_file(text_or_path: str | Path) -> Path | None:
     """The file that the argument means, or None when it is a path in words.
 
     Files are: a ``Path``, a known suffix, and (unless the first word is a verb or preset) a name
-    that exists or has a slash.
+    that exists or has a slash, which may be the folder of a COLMAP model.
 
     Raises:
-        CameraError: a name without a known suffix that is missing or a folder.
+        CameraError: a name without a known suffix that is missing.
     """
     text = str(text_or_path)
     if is_shots(text):
         return None
     path = Path(text)
-    if isinstance(text_or_path, Path) or path.suffix.lower() in SUFFIXES:
+    if isinstance(text_or_path, Path) or path.suffix.lower() in READABLE:
         return path
     if not starts_like_a_path(text) and text.strip() and (_exists(path) or "/" in text):
-        return existing_file(path)
+        return path if path.is_dir() else existing_file(path)
     return None
 
 

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 _WORDS_FRAMES, _WORDS_FPS = 66, 16.0
 
 
-def camera(
+def camera(  # noqa: PLR0913 - the command line
     source: Annotated[
-        str, Parameter(help="Path language, 'shots: ...', a camera file, or a video to follow.")
+        str,
+        Parameter(
+            help="Path language, 'shots: ...', a camera file (own, transforms.json of NeRF, "
+            "camera_path.json of nerfstudio, COLMAP model, RealEstate10K .txt), or a video."
+        ),
     ],
     /,
     *,
@@ -34,6 +38,10 @@ def camera(
     ] = None,
     convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz to read, like opengl,camera-from-world.")
+    ] = None,
+    camera_scale: Annotated[
+        float | None,
+        Parameter(help="Median depths in a length of 1 of a file that states no unit."),
     ] = None,
     speed: Annotated[float, Parameter(help="Walk the path so many times as fast.")] = 1.0,
     extend: Annotated[
@@ -64,11 +72,11 @@ def camera(
     if frames is not None and frames < 1:
         raise CameraError(f"--frames {frames} is not positive; give at least 1.")
     if is_reference(source):
-        trajectory = _of_video(source, fps, convention, geometry, model)
+        trajectory = _of_video(source, fps, convention, camera_scale, geometry, model)
     else:
         _refuse_estimation(source, geometry, model)
-        trajectory = _read(source, frames, fps, convention)
-        for text in camera_notes(source, len(trajectory)):
+        trajectory = _read(source, frames, fps, convention, camera_scale)
+        for text in camera_notes(source, len(trajectory), camera_scale):
             note(text)
     trajectory = sped(trajectory, speed)
     if frames is not None:
@@ -111,17 +119,22 @@ def _check_targets(output: Path, plot: Path | None) -> None:
             )
 
 
-def _read(source: str, frames: int | None, fps: float | None, convention: str | None) -> Trajectory:
+def _read(
+    source: str,
+    frames: int | None,
+    fps: float | None,
+    convention: str | None,
+    scale: float | None,
+) -> Trajectory:
     from flythrough.cameras.formats import read_trajectory
     from flythrough.cameras.source import camera_file, trajectory_from
     from flythrough.errors import CameraError
 
     file = camera_file(source)
     if file is None:
-        if convention is not None:
-            raise CameraError(
-                f"--convention {convention} has no effect on a path in words; drop it."
-            )
+        for name, value in (("--convention", convention), ("--camera-scale", scale)):
+            if value is not None:
+                raise CameraError(f"{name} {value} has no effect on a path in words; drop it.")
         wanted = _WORDS_FRAMES if frames is None else frames
         return trajectory_from(source, wanted, _WORDS_FPS if fps is None else fps)
     if fps is not None:
@@ -129,7 +142,7 @@ def _read(source: str, frames: int | None, fps: float | None, convention: str | 
             f"--fps {fps:g} has no effect on the camera file {file}, which has its own times; "
             "drop it."
         )
-    return read_trajectory(file, convention=convention)
+    return read_trajectory(file, convention=convention, scale=scale)
 
 
 def _refuse_estimation(source: str, geometry: str | None, model: str | None) -> None:
@@ -143,12 +156,18 @@ def _refuse_estimation(source: str, geometry: str | None, model: str | None) -> 
 
 
 def _of_video(
-    source: str, fps: float | None, convention: str | None, geometry: str | None, model: str | None
+    source: str,
+    fps: float | None,
+    convention: str | None,
+    scale: float | None,
+    geometry: str | None,
+    model: str | None,
 ) -> Trajectory:
     from flythrough.engine.reference_camera import camera_of_video
     from flythrough.errors import CameraError
 
-    for name, value in (("--fps", fps), ("--convention", convention)):
+    options = (("--fps", fps), ("--convention", convention), ("--camera-scale", scale))
+    for name, value in options:
         if value is not None:
             raise CameraError(f"{name} {value} has no effect on the video {source}; drop it.")
     return camera_of_video(Path(source), geometry or "default", model or "nano", "auto", note)

@@ -25,7 +25,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     image: Path | None = None,
     /,
     *,
-    camera: Annotated[str | None, Parameter(help="Path language or a camera file.")] = None,
+    camera: Annotated[
+        str | None,
+        Parameter(help="Path language or a camera file: own, NeRF, nerfstudio, COLMAP, RE10K."),
+    ] = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The .mp4 to write.")],
     prompt: Annotated[str, Parameter(help="What the scene shows.")] = "",
     video: Annotated[Path | None, Parameter(help="A clip to continue, without a camera.")] = None,
@@ -107,6 +110,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     style_scale: Annotated[float, Parameter(help="How much the style counts, -4 to 4.")] = 1.0,
     camera_convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
+    ] = None,
+    camera_scale: Annotated[
+        float | None,
+        Parameter(help="Median depths in a length of 1 of a camera file that states no unit."),
     ] = None,
     scene: Annotated[
         SceneKind | None,
@@ -191,6 +198,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         style_lora=style_lora,
         style_scale=style_scale,
         camera_convention=camera_convention,
+        camera_scale=camera_scale,
         scene=scene,
         strength=strength,
         chunk_frames=chunk_frames,

@@ -26,6 +26,10 @@ def resume(  # noqa: PLR0913 - the command line
     camera_convention: Annotated[
         str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
     ] = None,
+    camera_scale: Annotated[
+        float | None,
+        Parameter(help="Median depths in a length of 1 of a camera file that states no unit."),
+    ] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The .mp4.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
@@ -51,17 +55,18 @@ def resume(  # noqa: PLR0913 - the command line
 
     compute = chosen_compute(fast, compiled, precision)
     request = ResumeRequest(
-        folder,
-        camera,
-        prompt,
-        frames,
-        output,
-        device,
-        memory,
-        camera_convention,
-        compute,
-        Hardware(gpus, geometry_device, codec_device),
-        codec_precision,
+        folder=folder,
+        camera=camera,
+        prompt=prompt,
+        frames=frames,
+        output=output,
+        device=device,
+        memory=memory,
+        camera_convention=camera_convention,
+        compute=compute,
+        hardware=Hardware(gpus, geometry_device, codec_device),
+        codec_precision=codec_precision,
+        camera_scale=camera_scale,
     )
     with held(folder):
         checked = check_resume(request)

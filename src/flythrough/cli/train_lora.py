@@ -28,7 +28,7 @@ def lora(  # noqa: PLR0913 - every knob of a training run
     model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
     prompt: Annotated[str | None, Parameter(help="Caption of the clip.")] = None,
     camera: Annotated[
-        Path | None, Parameter(help="Camera file, one camera a frame; else estimated.")
+        Path | None, Parameter(help="Camera file as for generate, one a frame; else estimated.")
     ] = None,
     depth: Annotated[
         Path | None, Parameter(help=".npz with the clip's depth [T,H,W]; else estimated.")

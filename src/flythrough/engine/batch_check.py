@@ -25,7 +25,7 @@ from flythrough.errors import FlythroughError, InputError
 ROLLOUTS = "rollouts"
 UNFINISHED = ".unfinished"
 _PER_VIDEO = (
-    *("image", "video", "camera", "camera_convention", "warp", "warp_mask"),
+    *("image", "video", "camera", "camera_convention", "camera_scale", "warp", "warp_mask"),
     *("prompt", "frames", "size", "seed"),
 )
 _FILES = ("image", "video", "camera", "warp", "warp_mask", "geometry", "lora", "style_lora")

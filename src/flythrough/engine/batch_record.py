@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
+from flythrough.cameras.formats import files_of
 from flythrough.cameras.source import camera_file
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.disk import writing
@@ -149,9 +150,10 @@ def _content(name: str, value: Any) -> Any:
     if not isinstance(file, Path):
         return value
     total = blake2b(digest_size=16)
-    with file.open("rb") as opened:
-        while block := opened.read(_BLOCK):
-            total.update(block)
+    for one in files_of(file) if name == "camera" else [file]:
+        with one.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                total.update(block)
     return {"file": total.hexdigest()}
 
 

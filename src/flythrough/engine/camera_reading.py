@@ -76,7 +76,13 @@ def hold_against_scene(
         f"read as {Convention()}, the path of {believed.path} loses sight of the scene by frame "
         f"{frame}, but read as {others} it keeps it in view"
     )
-    if believed.stated:
+    if believed.fixed:
+        notify(
+            f"the path of {believed.path} loses sight of the scene by frame {frame}, but with "
+            "other axes or inverse matrices it would keep it in view: check that the tool that "
+            "wrote it keeps to the format."
+        )
+    elif believed.stated:
         notify(f"{what}: the file states the former, so correct it if that is wrong.")
     elif strong is None:
         notify(f"{what}: the file states neither, so say --camera-convention if that is wrong.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flythrough.cameras.source import check_no_convention, trajectory_from
+from flythrough.cameras.source import camera_notes, check_no_options, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
+from flythrough.engine.announce import announce
 from flythrough.engine.geometry_source import check_metres
 from flythrough.engine.plan import Leg, Plan
 from flythrough.engine.warp_video import warp_digest
@@ -32,7 +33,9 @@ class WarpPreview(NamedTuple):
     mask: np.ndarray
 
 
-def path_on(rollout: Rollout, camera: Camera, convention: str | None = None) -> Trajectory:
+def path_on(
+    rollout: Rollout, camera: Camera, convention: str | None = None, scale: float | None = None
+) -> Trajectory:
     """The cameras of the next chunk, the first being the last camera so far (or the photo's own).
 
     Raises:
@@ -49,10 +52,12 @@ def path_on(rollout: Rollout, camera: Camera, convention: str | None = None) -> 
     done = len(rollout.chunks)
     count = rollout.spec.window.shown(done) + (1 if done else 0)
     if not isinstance(camera, Trajectory):
-        camera = trajectory_from(camera, count, rollout.spec.fps, convention)
-        check_metres(camera, rollout.spec.geometry)
-        return camera
-    check_no_convention(convention, "a trajectory, whose convention is fixed")
+        path = trajectory_from(camera, count, rollout.spec.fps, convention, scale)
+        check_metres(path, rollout.spec.geometry)
+        for text in camera_notes(camera, count, scale):
+            announce(text)
+        return path
+    check_no_options("a trajectory, whose meaning is fixed", convention, scale)
     if len(camera) != count:
         camera = camera.resampled(count)
     check_metres(camera, rollout.spec.geometry)

@@ -253,6 +253,7 @@ class Pipeline:
         warp: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         camera_convention: str | None = None,
+        camera_scale: float | None = None,
     ) -> Rollout:
         """One more chunk along ``camera`` or ``warp``; the given rollout stays valid.
 
@@ -267,6 +268,7 @@ class Pipeline:
                 size. A camera beside it says where from, so that later steps can go on by camera.
             mask: [33,H,W] of bool, uint8 (255: seen) or floats in [0,1]; None: all was seen.
             camera_convention: what the matrices of a camera file mean, like "opengl".
+            camera_scale: median depths in a length of 1 of a camera file that states no unit.
 
         Raises:
             InputError: a rollout without photo, neither path nor warp, or one that cannot be used.
@@ -284,7 +286,9 @@ class Pipeline:
                 "method warp-as-history."
             )
         given = None if warp is None else warp_in_memory(warp, mask, rollout.size)
-        path = None if camera is None else path_on(rollout, camera, camera_convention)
+        path = None
+        if camera is not None:
+            path = path_on(rollout, camera, camera_convention, camera_scale)
         session = self._sessions.ready(rollout.spec)
         index = len(rollout.chunks)
         if path is not None and given is None:
@@ -304,17 +308,22 @@ class Pipeline:
         return made
 
     def warp(
-        self, rollout: Rollout, camera: Camera, camera_convention: str | None = None
+        self,
+        rollout: Rollout,
+        camera: Camera,
+        camera_convention: str | None = None,
+        camera_scale: float | None = None,
     ) -> WarpPreview:
         """What a step along ``camera`` would be conditioned on, without making it.
 
         Frames uint8 [T,H,W,3] and mask float32 [T,H,W] of the new frames, 1 where the scene
-        was seen; ``camera_convention`` says what the matrices of a camera file mean.
+        was seen; ``camera_convention`` says what the matrices of a camera file mean and
+        ``camera_scale`` how many median depths a length of 1 in it is.
 
         Raises:
             InputError: as :meth:`step`.
         """
-        path = path_on(rollout, camera, camera_convention)
+        path = path_on(rollout, camera, camera_convention, camera_scale)
         session = self._sessions.ready(rollout.spec)
         from flythrough.engine.camera_reading import hold_against_scene
         from flythrough.engine.run import scene_scale

@@ -32,6 +32,7 @@ class CameraSwitches(TypedDict, total=False):
     style_lora: Path | None
     style_scale: float
     camera_convention: str | None
+    camera_scale: float | None
     scene: SceneKind | None
     strength: float | None
     chunk_frames: int | None

@@ -14,7 +14,7 @@ from flythrough.cameras.source import (
     BelievedFile,
     believed_file,
     camera_notes,
-    check_no_convention,
+    check_no_options,
     trajectory_from,
 )
 from flythrough.cameras.trajectory import Trajectory
@@ -85,7 +85,8 @@ class GenerateRequest:
     what is kept of the scene: meshes or fitted Gaussians.
     ``style_lora`` counts ``style_scale`` times in every stage, beside the camera's own ``lora``.
     ``camera_convention`` says what the matrices of the file ``camera`` mean
-    (``cameras.formats.conventions``).
+    (``cameras.formats.conventions``), ``camera_scale`` how many median depths a length of 1 in it
+    is, where it states no unit.
     """
 
     image: Path | Photo | None = None
@@ -127,6 +128,7 @@ class GenerateRequest:
     style_lora: Path | None = None
     style_scale: float = 1.0
     camera_convention: str | None = None
+    camera_scale: float | None = None
     scene: SceneKind | None = None
     strength: float | None = None
     chunk_frames: int | None = None
@@ -251,15 +253,16 @@ def _check_no_input_is_overwritten(request: GenerateRequest) -> None:
 
 
 def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
-    camera, frames, convention = request.camera, request.frames, request.camera_convention
+    camera, frames = request.camera, request.frames
+    convention, scale = request.camera_convention, request.camera_scale
     if camera is None:
-        check_no_convention(convention, "a video without a camera path")
+        check_no_options("a video without a camera path", convention, scale)
         return None
     if isinstance(camera, Trajectory):
-        check_no_convention(convention, "a trajectory, whose convention is fixed")
+        check_no_options("a trajectory, whose meaning is fixed", convention, scale)
         trajectory = camera.padded(frames)[:frames]
     else:
-        trajectory = trajectory_from(camera, frames, fps, convention)
+        trajectory = trajectory_from(camera, frames, fps, convention, scale)
     check_metres(trajectory, request.geometry)
     return trajectory
 
@@ -279,7 +282,7 @@ def _notes(
     if request.output is not None and request.output.exists():
         notes.append(f"{request.output} exists and will be replaced.")
     if request.camera is not None and not isinstance(request.camera, Trajectory):
-        notes += camera_notes(request.camera, request.frames)
+        notes += camera_notes(request.camera, request.frames, request.camera_scale)
     if photo is not None and photo.scale > 1:
         notes.append(
             f"the photo {_called(request.image)} is smaller than the video and is enlarged "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flythrough.cameras.source import believed_file, check_no_convention, trajectory_from
+from flythrough.cameras.source import believed_file, camera_notes, check_no_options, trajectory_from
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.files import check_sources
 from flythrough.engine.geometry_source import check_metres
@@ -49,6 +49,7 @@ class ResumeRequest:
     compute: Compute = "auto"
     hardware: Hardware = ONE_DEVICE
     codec_precision: CodecPrecision = "auto"
+    camera_scale: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ def check_resume(request: ResumeRequest) -> CheckedResume:
     check_device(request.device)
     check_memory(request.memory, request.device)
     if request.camera is None:
-        check_no_convention(request.camera_convention, "a continuation without --camera")
+        what = "a continuation without --camera"
+        check_no_options(what, request.camera_convention, request.camera_scale)
     check_compute(request.compute, request.device)
     check_codec_precision(request.codec_precision, request.device)
     plan = read_plan(request.folder)
@@ -210,6 +212,8 @@ def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Pla
             f"the old video ended at frame {plan.frames}: it now runs to the end of its last "
             f"chunk, frame {rollout.frame_count}, before the new leg begins."
         )
+    if trajectory is not None and request.camera is not None:
+        notes += camera_notes(request.camera, len(trajectory), request.camera_scale)
     if trajectory is not None and request.camera is None:
         notes.append("no --camera was given: the camera stands still.")
     return plan.extended(Leg(done, frames, prompt, trajectory)), tuple(notes)
@@ -225,6 +229,8 @@ def _new_trajectory(request: ResumeRequest, rollout: Rollout, frames: int) -> Tr
         return None
     extra = 1 if rollout.chunks else 0
     convention, camera = request.camera_convention, request.camera or "static"
-    trajectory = trajectory_from(camera, frames + extra, rollout.spec.fps, convention)
+    trajectory = trajectory_from(
+        camera, frames + extra, rollout.spec.fps, convention, request.camera_scale
+    )
     check_metres(trajectory, rollout.spec.geometry)
     return trajectory

@@ -62,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "worldwarp": {
         "steps": 20,
         "guidance_scale": 1.0,
-        "strength": 0.3,
+        "strength": 0.1,
         "erosion": 7,
         "shift": 2.0,  # latents this small lose their layout at lower noise than large ones
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +45,6 @@ def test_json_has_one_convention(tmp_path: Path) -> None:
     write_trajectory(file, Trajectory(POSES, np.arange(5)))
     with pytest.raises(CameraError, match="no effect"):
         read_trajectory(file, convention="opengl")
-
-
-def test_a_nerf_file_is_named_as_such(tmp_path: Path) -> None:
-    file = tmp_path / "transforms.json"
-    file.write_text(json.dumps({"camera_angle_x": 1.0, "frames": [{"transform_matrix": []}]}))
-    with pytest.raises(CameraError, match=r"NeRF.*opengl"):
-        read_trajectory(file)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from flythrough.cameras.formats.reading import existing_file
+from flythrough.cameras.formats.reading import json_value
 from flythrough.cameras.formats.writing import write_whole
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.errors import CameraError
@@ -20,20 +20,7 @@ def read(path: Path) -> Trajectory:
     Raises:
         CameraError: missing, unreadable, not JSON, another format or version, or unusable values.
     """
-    try:
-        data = json.loads(existing_file(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CameraError):
-            raise
-        raise CameraError(
-            f"The camera file {path} cannot be read as JSON ({error}); write it again."
-        ) from None
-    if isinstance(data, dict) and "frames" in data and FORMAT not in str(data.get("format")):
-        raise CameraError(
-            f"{path} looks like a NeRF transforms file (it has the key 'frames'), whose axes and "
-            "names are other ones; store its matrices as the key 'camera_poses' of an .npz and "
-            "read that with the convention opengl."
-        )
+    data = json_value(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise CameraError(
             f"{path} is not a trajectory file of version {VERSION}; it needs "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from flythrough.errors import CameraError
 
@@ -20,3 +22,15 @@ def existing_file(path: Path) -> Path:
             f"There is no camera file {path}; check its name, or write a path like 'forward 0.6'."
         )
     return path
+
+
+def json_value(path: Path) -> Any:
+    """What a JSON file holds, else a CameraError."""
+    try:
+        return json.loads(existing_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CameraError):
+            raise
+        raise CameraError(
+            f"The camera file {path} cannot be read as JSON ({error}); write it again."
+        ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flythrough.cameras.formats import read_trajectory
+from flythrough.cameras.formats import files_of, read_recorded
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.conditioning.prompts import with_trigger
 from flythrough.disk import UNREADABLE_ARRAYS, array_fault
@@ -66,7 +66,8 @@ class Source:
     def files(self) -> list[Path]:
         """Every file that is read."""
         pictures = _pictures(self.video) if self.video.is_dir() else [self.video]
-        return pictures + [f for f in (self.camera, self.depth) if f is not None]
+        cameras = [] if self.camera is None else files_of(self.camera)
+        return pictures + cameras + ([] if self.depth is None else [self.depth])
 
 
 def find_sources(request: LoraRequest) -> tuple[Source, ...]:
@@ -114,7 +115,9 @@ def read_clip(source: Source, plan: LoraPlan) -> TrainingClip:
     request = plan.request
     pixels = _decoded(source.video)
     given = len(pixels)
-    camera = None if source.camera is None else read_trajectory(source.camera)
+    camera = None
+    if source.camera is not None:
+        camera = read_recorded(source.camera, own_lengths=source.depth is not None)
     if camera is not None and len(camera) != given:
         raise InputError(
             f"The camera file {source.camera} has {len(camera)} cameras but the clip "

@@ -243,7 +243,7 @@ def _check_sources(request: LoraRequest) -> None:
             kind = "a list, whose rows name videos and captions" if listed else "a single clip"
             raise InputError(f"{name} {value} has no effect on {kind}; drop it.")
     for name, path in (("--camera", request.camera), ("--depth", request.depth)):
-        if path is not None and not path.is_file():
+        if path is not None and not (path.is_file() or (name == "--camera" and path.is_dir())):
             raise InputError(f"{name} {path} is no file; name one that exists.")
     world = data.is_dir() and (data / "cameras.npz").is_file()
     if request.poses is not None and (request.camera is not None or world):
