@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import html
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import ftfy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoTokenizer,
@@ -127,9 +128,11 @@ class PromptEncoder:
         torch.nn.Module.to(encoder, device)
         return cls(encoder, tokenizer)
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``text_encoder/`` and ``tokenizer/`` below ``folder``."""
-        self.text_encoder.save_pretrained(Path(folder) / "text_encoder")
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write ``text_encoder/``, in ``dtype``, and ``tokenizer/`` below ``folder``."""
+        written = copy.deepcopy(self.text_encoder)
+        nn.Module.to(written, dtype)
+        written.save_pretrained(Path(folder) / "text_encoder")
         self.tokenizer.save_pretrained(Path(folder) / "tokenizer")
 
     @property

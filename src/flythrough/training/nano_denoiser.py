@@ -117,7 +117,7 @@ def build_lora(settings: NanoRun, device: torch.device) -> tuple[ExportedTask, f
 def _write_lora(transformer: HeliosTransformer, settings: NanoRun, folder: Path) -> None:
     target = folder / "lora" / adapter_file(settings.band)
     target.parent.mkdir(parents=True, exist_ok=True)
-    state = lora_state(transformer, "camera")
+    state = {k: v.bfloat16() for k, v in lora_state(transformer, "camera").items()}
     metadata = origin_metadata(transformer.config, settings.band, _VISIBLE_THRESHOLD)
     metadata |= {"trigger": TRIGGER, "stages": str(settings.warp_stages)}
     save_lora(target, state, _LORA_RANK, float(_LORA_RANK), metadata)

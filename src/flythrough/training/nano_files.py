@@ -71,7 +71,7 @@ TEXT_LENGTH = 128
 
 
 def write_denoiser(folder: Path, transformer: HeliosTransformer, prompts: PromptEncoder) -> None:
-    """Denoiser in bfloat16 shards under 15 MB, text encoder, scheduler, indices."""
+    """Denoiser in bfloat16 shards under 15 MB, text encoder likewise, scheduler, indices."""
     kept = {name: value.detach().clone() for name, value in transformer.state_dict().items()}
     halved: nn.Module = transformer
     halved.to(torch.bfloat16)
@@ -79,7 +79,7 @@ def write_denoiser(folder: Path, transformer: HeliosTransformer, prompts: Prompt
         folder / "transformer", max_shard_size="14MB", safe_serialization=True
     )
     transformer.float().load_state_dict(kept)
-    prompts.save(folder)
+    prompts.save(folder, torch.bfloat16)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "flythrough.json", {"format": 1, "name": "nano", "defaults": DEFAULTS})
