@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +58,6 @@ class Run:
     wan: Any = None
     net: HeliosTransformer | None = None
     best: CodecSettings = CodecSettings()  # noqa: RUF009
-    own_kernel: bool = False
 
     def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
         return self.bench.rows.measure(name, work)
@@ -150,51 +147,10 @@ def correctness(run: Run) -> None:
         ("half, torch kernels", run.half, CodecSettings(kernels="torch")),
         ("half, 4 latents a pass", run.half, CodecSettings(latents_per_pass=4)),
         ("bf16", torch.bfloat16, CodecSettings()),
-        *((f"half, folded to {n}", run.half, CodecSettings(folded=n)) for n in run.folds[1:]),
+        *((f"half, folded to {n}", run.half, CodecSettings(folded=n)) for n in run.folds),
     ]
-    if run.own_kernel:
-        settings = CodecSettings(convolutions="triton")
-        cases.append(("half, triton convolutions", run.half, settings))
     for name, dtype, settings in cases:
         run.row(f"correct {name}", lambda d=dtype, s=settings: gaps(d, s))
-
-
-def probe(device: torch.device) -> int:
-    """The Triton convolution at small sizes, in a process of its own, because a kernel that fails
-    may take the process with it."""
-    from flythrough.models.fast.wan_triton_convolution import can_run, causal_convolution
-
-    worst = 0.0
-    for channels in (96, 192, 384):
-        if not can_run(channels, torch.float16, device):
-            return 3
-        for size in ((32, 48), (40, 50)):
-            x = torch.randn(1, 5, *size, channels, device=device).half()
-            k = torch.randn(channels, channels, 3, 3, 3, device=device) / (27 * channels) ** 0.5
-            taps = k.half().permute(0, 2, 3, 4, 1).flatten(1).contiguous()
-            found = causal_convolution(x, taps)
-            wanted = functional.conv3d(
-                x.permute(0, 4, 1, 2, 3).float(), k.half().float(), padding=(0, 1, 1)
-            )
-            worst = max(worst, largest(found.permute(0, 4, 1, 2, 3).float(), wanted))
-    torch.cuda.synchronize()
-    print(f"largest gap {worst}")
-    return 0 if worst < 0.02 else 4
-
-
-def try_own_kernel(run: Run) -> None:
-    """Whether the Triton convolution may take part in what follows."""
-
-    def asked() -> Figures:
-        if run.bench.device.type != "cuda" or not has_triton():
-            return {"left_out": "no Triton or no GPU"}
-        words = [sys.executable, __file__, str(run.folder), "--probe"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
-        run.own_kernel = done.returncode == 0
-        said = f"{done.stdout}{done.stderr}".strip().splitlines()[-6:]
-        return {"status": done.returncode, "said": " | ".join(said)[-600:]}
-
-    run.row("triton convolution, alone", asked)
 
 
 def passes(run: Run) -> None:
@@ -225,17 +181,18 @@ def passes(run: Run) -> None:
             before = None if kind == "doubled" else target
             passes.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
             found.append((target, out))
+        gaps = [largest(a.float(), b.float()) for a, b in zip(found[1], found[0], strict=True)]
         target, out = found[1]
 
-        def again() -> None:
+        def again() -> None:  # writes in place
             before = None if kind == "doubled" else target
             ours.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
 
         moved = update.numel() + out.numel() + target.numel() * (1 if kind == "doubled" else 2)
         median, _, _ = median_seconds(again, bench.device, 20, 3)
         return {
-            "stream_gap": largest(found[1][0].float(), found[0][0].float()),
-            "normed_gap": largest(found[1][1].float(), found[0][1].float()),
+            "stream_gap": gaps[0],
+            "normed_gap": gaps[1],
             "us": round(1e6 * median, 1),
             "gb_s": round(2 * moved / median / 1e9),
         }
@@ -275,20 +232,6 @@ def convolutions(run: Run) -> None:
         x = draw(1, channels, frames + 2, h, w, last=last3)
         k = draw(channels, channels, 3, 3, 3, last=last3)
         note("space_time", lambda x=x: functional.conv3d(x, k, padding=(0, 1, 1)))
-        if run.own_kernel and not try_all:
-            from flythrough.models.fast.wan_triton_convolution import causal_convolution
-
-            last = x.permute(0, 2, 3, 4, 1)
-            taps = k.permute(0, 2, 3, 4, 1).flatten(1)
-            try:
-                wanted = functional.conv3d(x, k, padding=(0, 1, 1)).permute(0, 2, 3, 4, 1)
-                own = causal_convolution(last, taps)
-                found["triton_gap"] = largest(own, wanted) / float(wanted.abs().max())
-                del own, wanted
-                note("triton", lambda x=last: causal_convolution(x, taps))
-            except Exception as error:
-                found["triton_failed"] = f"{type(error).__name__}: {error}"[:400]
-            del last
         made = functional.conv3d(x, k, padding=(0, 1, 1))
         found["channels_stay_last"] = made.is_contiguous(memory_format=last3)
         del made
@@ -317,9 +260,6 @@ def precisions(run: Run) -> None:
     with torch.inference_mode():
         wanted = {"encode": exact.encode(video), "decode": exact.decode(z)}
     tried = {f"folded to {fold}": CodecSettings(folded=fold) for fold in run.folds}
-    if run.own_kernel:
-        tried["triton convolutions"] = CodecSettings(convolutions="triton")
-        tried["folded and triton"] = CodecSettings(folded=run.folds[1], convolutions="triton")
     taken: dict[str, float] = {}
     for name, settings in tried.items():
         codec = FastWanCodec(run.wan, half, settings)
@@ -478,10 +418,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=520)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--chunks", type=int, default=3)
-    parser.add_argument("--probe", action="store_true", help="the Triton convolution alone")
     given = parser.parse_args()
-    if given.probe:
-        sys.exit(probe(torch.device(given.device)))
     until = time.monotonic() + given.seconds
     given.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(given.device)
@@ -496,7 +433,6 @@ def main() -> None:
     bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
     run = Run(bench, given.folder, until)
     run.wan = random_wan(bench.size, device)
-    run.section("own kernel", lambda: try_own_kernel(run))
     run.section("correctness", lambda: correctness(run))
     run.section("kernels", lambda: passes(run))
     run.section("precisions", lambda: precisions(run))

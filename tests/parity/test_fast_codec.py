@@ -114,11 +114,50 @@ def test_other_autoencoders_are_told_apart(net: Any) -> None:
     assert "Wan 2.2" in str(why_not_codec(network(8, is_residual=True)))
 
 
-def test_a_pass_is_bounded_by_the_size_of_frames() -> None:
-    """Whole chunks of the published size, fewer latents of larger frames, never none."""
-    fast = FastWanCodec(network(96, num_res_blocks=1, dim_mult=[1, 1, 1, 1]), torch.float16)
-    counts = [fast.latents_per_pass(*size) for size in ((192, 320), (384, 640), (2160, 3840))]
-    assert counts[0] > counts[1] > counts[2] == 1
+def published(folded: int) -> FastWanCodec:
+    """The shapes of the published codec in float16."""
+    from diffusers import AutoencoderKLWan
+
+    with torch.device("meta"):
+        net: Any = AutoencoderKLWan().eval().requires_grad_(False)
+    half = torch.nn.Module.to(net, torch.float16)
+    return FastWanCodec(half, torch.float16, CodecSettings(folded=folded))
+
+
+def activations(codec: FastWanCodec) -> tuple[float, float]:
+    """GiB foretold to decode and to encode a chunk of 384x640, input and result included."""
+    decode = needed_by(lambda: codec.decode(torch.empty(1, 16, 9, 48, 80)), [codec.net])
+    encode = needed_by(lambda: codec.encode(torch.empty(1, 3, 33, 384, 640)), [codec.net])
+    return decode.peak_bytes / 2**30, encode.peak_bytes / 2**30
+
+
+@pytest.mark.parametrize("folded", [0, 96])
+def test_a_pass_is_bounded_by_frames_and_memory(
+    folded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole chunks on large cards, fewer latents on smaller ones or of larger frames, never none;
+    a pass keeps to the eighth of the card that it may take."""
+    codec, counts = published(folded), {}
+    for card in (16, 24, 40, 80, 140):
+        monkeypatch.setattr(codec, "_budget", lambda card=card: card / 8 * 2**30)
+        counts[card] = codec.latents_per_pass(384, 640)
+        if card > 16:
+            assert max(activations(codec)) < card / 8
+    assert counts[140] >= counts[80] >= 9 > counts[40] > counts[24] > counts[16] == 1
+    assert codec.latents_per_pass(2160, 3840) == 1
+    assert codec.latents_per_pass(192, 320) > counts[140]
+
+
+@pytest.mark.parametrize(("folded", "decode", "encode"), [(0, 4.52, 4.73), (96, 7.33, 7.53)])
+def test_activations_are_foretold_as_measured(
+    folded: int, decode: float, encode: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GiB that PyTorch allocated on an H200 for nine latents in one pass, weights apart and the
+    matrix library's workspace included: folded frames count, and kernels that keep channels last
+    need no copies."""
+    codec = published(folded)
+    monkeypatch.setattr(codec, "_budget", lambda: 17.5 * 2**30)
+    assert activations(codec) == pytest.approx((decode, encode), rel=0.04)
 
 
 def test_a_folder_opens_in_the_type_asked_for(net: Any, tmp_path: Path) -> None:

@@ -63,10 +63,15 @@ class _Ledger(TorchDispatchMode):
     ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func._overloadpacket is torch.ops.aten.convolution and not _as_kernels_like(args[0]):
-            # Libraries reorder the axes of input and result, each into a copy (seen with cuDNN).
-            work = 2 * _bytes(result) + _bytes(args[0])
-            self.peak = max(self.peak, self.live + work)
+        if func._overloadpacket is torch.ops.aten.convolution:
+            layout = _kernels_layout(args[0])
+            if layout is not None:  # kept by kernels, but not on meta
+                result = result.contiguous(memory_format=layout)
+            else:
+                # Libraries reorder the axes of input and result, each into a copy (seen with
+                # cuDNN).
+                work = 2 * _bytes(result) + _bytes(args[0])
+                self.peak = max(self.peak, self.live + work)
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
             self.flops += count(*args, **kwargs, out_val=result)
@@ -125,13 +130,13 @@ class _Attention(torch.autograd.Function):
         return tuple(torch.empty_like(kept) for kept in ctx.saved_tensors[:3])
 
 
-def _as_kernels_like(given: Tensor) -> bool:
-    """Half precision with channels last in storage, which convolution kernels read as it is."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    layout = layouts.get(given.ndim)
+def _kernels_layout(given: Tensor) -> torch.memory_format | None:
+    """Channels last, if that is how ``given`` lies in storage and in half precision: convolution
+    kernels read it as it is and write their result alike. None: they reorder it."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(given.ndim)
     if layout is None or given.dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return given.is_contiguous(memory_format=layout)
+        return None
+    return layout if given.is_contiguous(memory_format=layout) else None
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -61,19 +61,3 @@ def test_float16_saturates() -> None:
         update = torch.full((1, 1, 2, 2, 16), 6e4, device=DEVICE, dtype=torch.float16)
         passes.join(update, None, update.clone(), None, None, target=update)
         assert (update == 65504).all()
-
-
-@pytest.mark.parametrize(("channels", "outputs", "size"), [(32, 32, (8, 16)), (64, 40, (18, 20))])
-def test_causal_convolution(channels: int, outputs: int, size: tuple[int, int]) -> None:
-    """Tiles that fit and tiles that stand out, two samples."""
-    from flythrough.models.fast.wan_triton_convolution import causal_convolution
-
-    dtype = torch.float16 if CUDA else torch.float32
-    buffer = draw(2, 4, *size, channels, dtype=dtype)
-    kernel = (draw(outputs, channels, 3, 3, 3, seed=1) / (27 * channels) ** 0.5).to(dtype)
-    found = causal_convolution(buffer, kernel.permute(0, 2, 3, 4, 1).flatten(1).contiguous())
-    wanted = torch.nn.functional.conv3d(
-        buffer.permute(0, 4, 1, 2, 3).float(), kernel.float(), padding=(0, 1, 1)
-    ).permute(0, 2, 3, 4, 1)
-    limit = 2e-3 if CUDA else 1e-5
-    torch.testing.assert_close(found.float(), wanted, rtol=limit, atol=limit)

@@ -8,7 +8,6 @@ from typing import Literal
 Kernels = Literal["auto", "torch", "triton", "compiled"]
 AttentionBackend = Literal["sdpa", "flash"]
 AdapterPlace = Literal["beside", "merged"]
-Convolutions = Literal["library", "triton"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,11 @@ class CodecSettings:
             Triton on NVIDIA GPUs.
         folded: causal convolutions of up to so many channels take three frames side by side, as a
             convolution of pictures with three times the channels, instead of one over space and
-            time: more memory, other library kernels.
-        convolutions: causal ones that are not folded by the ``library``, or by a ``triton`` kernel
-            where the GPU can run it (half precision, compute capability 9.0 or more).
+            time: more memory, faster library kernels. 0: none; the default takes those of the
+            published codec's full height and width.
         latents_per_pass: latents that go through together; None: as many as memory allows.
     """
 
     kernels: Kernels = "auto"
-    folded: int = 0
-    convolutions: Convolutions = "library"
+    folded: int = 96
     latents_per_pass: int | None = None

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flythrough.models.fast.kernels import has_triton
 from flythrough.models.fast.settings import CodecSettings
 from flythrough.models.fast.wan_convolutions import Carried, Tools
 from flythrough.models.fast.wan_network import FastDecoder, FastEncoder, equip, why_not_codec
@@ -15,9 +14,14 @@ from flythrough.models.fast.wan_passes import choose_passes
 from flythrough.models.wan_codec import WanCodec
 
 _LARGEST = 2**30
-"""Values of the largest tensor of a pass; libraries count up to 2^31 and one needs room beside."""
-_TENSORS = 3.3
-"""Tensors of full height, width and least channels that are alive at once."""
+"""Values of the largest tensor that a convolution over space and time sees; libraries count up to
+2^31 and one needs room beside. Folded frames are three times as many, but a batch of pictures,
+which libraries cut."""
+_FOLDED, _UNFOLDED = 5, 3
+"""Tensors of full height, width and least channels that are alive at once: the stream, a
+convolution's input (three frames of each side by side if folded) and its result."""
+_CARRIED = 27
+"""Frames of that size that all layers together keep for the next pass."""
 _SHARE = 8
 """A pass may take one part in so many of the device's memory."""
 _LEAST = 2 << 30
@@ -76,8 +80,9 @@ class FastWanCodec(WanCodec):
         if self.settings.latents_per_pass is not None:
             return self.settings.latents_per_pass
         frame = self.width * height * width
-        values = min(_LARGEST, self._budget() / (_TENSORS * self.dtype.itemsize))
-        return max(1, int(values // frame - 2) // self.temporal)
+        alive = _FOLDED if self.width <= self.settings.folded else _UNFOLDED
+        room = (self._budget() / (frame * self.dtype.itemsize) - _CARRIED) / alive
+        return max(1, int(min(room, _LARGEST / frame - 2) // self.temporal))
 
     def _budget(self) -> float:
         if self.device.type == "cuda" or (self.device.type == "meta" and torch.cuda.is_available()):
@@ -88,11 +93,7 @@ class FastWanCodec(WanCodec):
 
     def _equip(self) -> None:
         passes = choose_passes(self.settings.kernels, self.device)
-        equip(self.net, Tools(passes, self.settings.folded, self._by_triton()))
-
-    def _by_triton(self) -> bool:
-        nvidia = self.device.type == "cuda" and torch.version.cuda is not None
-        return self.settings.convolutions == "triton" and nvidia and has_triton()
+        equip(self.net, Tools(passes, self.settings.folded))
 
     def _mode(self, pixels: Tensor) -> Tensor:
         count = self.temporal * self.latents_per_pass(*pixels.shape[-2:])

@@ -48,13 +48,11 @@ class Flow:
 
 @dataclass(frozen=True)
 class Tools:
-    """How layers compute: the work between convolutions, up to how many channels a causal
-    convolution takes three frames side by side as one picture of three times the channels, and
-    whether others are done ``by_triton`` where that can run."""
+    """How layers compute: the work between convolutions, and up to how many channels a causal
+    convolution takes three frames side by side as one picture of three times the channels."""
 
     passes: WanPasses
-    folded: int = 0
-    by_triton: bool = False
+    folded: int
 
 
 class Layer(nn.Module):
@@ -129,12 +127,6 @@ class CausalConv(Padded):
         """[B,T,H,W,out] without bias from a filled buffer."""
         if not self.folds:
             carried.keep(self, buffer[:, -2:])
-            if self.tools.by_triton:
-                from flythrough.models.fast import wan_triton_convolution as own
-
-                if own.can_run(self.width, buffer.dtype, buffer.device):
-                    taps = self.weight.permute(0, 2, 3, 4, 1).flatten(1)
-                    return own.causal_convolution(buffer, taps)
             made = functional.conv3d(channels_first(buffer), self.weight, padding=(0, 1, 1))
             return frames_last(made)
         _, middle, newest = buffer.split(self.width, dim=-1)
