@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,9 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import HISTORY_TENSORS, History, PackedHistory
 from flythrough.rollout.spec import RolloutSpec
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
+
 _PATIENCE = timedelta(days=7)
 """Followers wait this long for the next call: the user of a live rollout may be thinking."""
 _START = timedelta(minutes=5)
@@ -44,13 +47,15 @@ KEPT = 2
 """Histories and prompts that followers keep: guidance alternates between two prompts."""
 
 
-def store_at(port: int, gpus: int, *, leads: bool = False) -> dist.TCPStore:
+def store_at(port: int, gpus: int, *, leads: bool = False) -> TCPStore:
     """Where the processes of a run find each other; the leading one holds it, at a free port if
     ``port`` is 0."""
-    return dist.TCPStore("127.0.0.1", port, gpus, leads, timeout=_START, wait_for_workers=False)
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", port, gpus, leads, timeout=_START, wait_for_workers=False
+    )
 
 
-def join(rank: int, gpus: int, device: torch.device, store: dist.TCPStore) -> Wire:
+def join(rank: int, gpus: int, device: torch.device, store: TCPStore) -> Wire:
     """Enter the processes that meet at ``store``; a follower says first that it is there.
 
     Raises:
@@ -136,7 +141,7 @@ class Team:
             started = subprocess.Popen([sys.executable, *_FOLLOWER, *words], env=shared)
             self._others.append(started)
 
-    def _meet(self, store: dist.TCPStore) -> None:
+    def _meet(self, store: TCPStore) -> None:
         """Wait until all others are there: who joins waits for them without looking whether they
         still live."""
         until = time.monotonic() + _START.total_seconds()

@@ -44,7 +44,7 @@ def test_a_process_that_ends_at_once_ends_the_start(
 ) -> None:
     """The other one would wait for a minute."""
     runs(monkeypatch, "import sys, time; time.sleep(60 * (sys.argv[1] == '1'))")
-    with pytest.raises(FaultError, match="process for GPU 2 ended while it started.*fewer --gpus"):
+    with pytest.raises(FaultError, match=r"GPU 2 ended while it started .* fewer --gpus"):
         team.Team(3, CPU)
     nothing_is_left(started, 2)
 
