@@ -52,12 +52,7 @@ def accelerated(
                 f"--gpus needs the fast path, which cannot run this denoiser because {reason}; "
                 "drop --gpus."
             )
-        if compute != "auto":
-            raise InputError(
-                f"The fast path ({compute}) cannot run this denoiser because {reason}; use "
-                "--no-fast."
-            )
-        notify(f"the denoiser takes the plain path, because {reason}.")
+        _take_plain(compute, reason, notify)
         return replace(model, fast=None)
     return replace(
         model, fast=fast_denoiser(model.transformer, compute, model.device, notify, make)
@@ -106,29 +101,35 @@ def announce_plain_codec(codec: Codec, notify: Notify) -> None:
         notify(f"the video codec takes the plain path, because {why_not_codec(inner.net)}.")
 
 
-def accelerated_st_diff(
-    model: LoadedStDiff, compute: Compute, notify: Callable[[str], None]
-) -> LoadedStDiff:
-    """:func:`accelerated` for a WorldWarp model, whose ``auto`` is the plain path everywhere.
+def accelerated_st_diff(model: LoadedStDiff, compute: Compute, notify: Notify) -> LoadedStDiff:
+    """:func:`accelerated` for a WorldWarp model.
 
     Raises:
         InputError: the choice cannot be had with this model, placement or device.
     """
     check_compute(compute, model.device.type)
-    if compute in ("auto", "plain"):
+    if compute == "plain" or (compute == "auto" and model.device.type != "cuda"):
         return replace(model, fast=None)
     reason = st_diff.why_not(model.transformer)
     if model.streamed:
         reason = "its layers are streamed from host memory"
     if reason is not None:
-        raise InputError(
-            f"The fast path ({compute}) cannot run this denoiser because {reason}; use --no-fast."
-        )
+        _take_plain(compute, reason, notify)
+        return replace(model, fast=None)
     if compute == "fp8":
         _check_fp8(model.device, notify)
         quantise_blocks(model.transformer.blocks)
     kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
     return replace(model, fast=st_diff.FastStDiff(model.transformer, kernels))
+
+
+def _take_plain(compute: Compute, reason: str, notify: Notify) -> None:
+    """Say why the plain path is taken, unless a fast one was asked for by name."""
+    if compute != "auto":
+        raise InputError(
+            f"The fast path ({compute}) cannot run this denoiser because {reason}; use --no-fast."
+        )
+    notify(f"the denoiser takes the plain path, because {reason}.")
 
 
 def _check_fp8(device: torch.device, notify: Notify) -> None:

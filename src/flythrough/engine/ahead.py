@@ -21,13 +21,16 @@ class _Newest:
     def __init__(self, chunk: Unfinished, keep: Callable[[Chunk], Rollout]) -> None:
         self._chunk, self._keep = chunk, keep
         self._kept: Rollout | None = None
-        self.tried = False
+        self.failed = False
 
     def kept(self) -> Rollout:
         """The rollout with the chunk; waits for its frames."""
         if self._kept is None:
-            self.tried = True
-            self._kept = self._keep(self._chunk.finished())
+            try:
+                self._kept = self._keep(self._chunk.finished())
+            except Exception:  # a full disk stays full; who was interrupted may try again
+                self.failed = True
+                raise
         return self._kept
 
     def ready(self) -> bool:
@@ -51,7 +54,8 @@ def chunks_ahead(
 
     A chunk is kept at the first report of the next one that finds its frames, at the latest before
     the one after is begun. If the next one fails or is interrupted, it is kept before that is
-    raised. A caller that stops asking loses the chunk that was begun.
+    raised. If keeping it is interrupted, it and the next one are kept before that is raised. A
+    caller that stops asking loses the chunk that was begun.
     """
     newest: _Newest | None = None
     ahead = rollout
@@ -68,18 +72,33 @@ def chunks_ahead(
         try:
             begun = begin(generator, ahead, request(ahead), report)
         except BaseException:
-            if before is not None and not before.tried:
-                with suppress(Exception):  # what went wrong first is what is told
-                    before.kept()
+            if before is not None:
+                _keep_rest(before)
             raise
         newest = _Newest(begun, keep)
         if before is not None:
-            rollout = before.kept()
+            rollout = _kept(before, newest)
             yield rollout
         ahead = rollout.appended(begun.sampled)
         if newest.ready():
-            ahead = rollout = newest.kept()
+            ahead = rollout = _kept(newest)
             newest = None
             yield rollout
     if newest is not None:
-        yield newest.kept()
+        yield _kept(newest)
+
+
+def _kept(first: _Newest, *later: _Newest) -> Rollout:
+    """The rollout with ``first``; if that goes wrong, what can still be kept is, oldest first."""
+    try:
+        return first.kept()
+    except BaseException:
+        _keep_rest(first, *later)
+        raise
+
+
+def _keep_rest(*chunks: _Newest) -> None:
+    for chunk in chunks:
+        if not chunk.failed:
+            with suppress(Exception):  # what went wrong first is what is told
+                chunk.kept()

@@ -13,13 +13,12 @@ from typing import Any
 from flythrough.cameras.source import (
     BelievedFile,
     believed_file,
-    camera_notes,
     check_no_options,
     trajectory_from,
 )
 from flythrough.cameras.trajectory import Trajectory
 from flythrough.engine.camera_options import camera_recipe, has_adapter
-from flythrough.engine.files import check_lora, file_of, is_network, names_file
+from flythrough.engine.files import check_lora, file_of, names_file
 from flythrough.engine.geometry_source import check_geometry, check_metres
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import (
@@ -37,6 +36,7 @@ from flythrough.engine.options import (
     check_targets,
 )
 from flythrough.engine.presets import PresetName, WarpBand
+from flythrough.engine.request_notes import request_notes, video_notes
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
@@ -48,7 +48,6 @@ from flythrough.engine.worldwarp_options import (
     worldwarp_window,
 )
 from flythrough.errors import InputError
-from flythrough.media.checks import IN_MEMORY
 from flythrough.media.image import FittedPhoto, Photo, fit, read_photo
 from flythrough.media.video import Clip
 from flythrough.models.catalog import ModelFolder, find_model
@@ -207,7 +206,7 @@ def check(request: GenerateRequest) -> CheckedRequest:
     if method != "helios":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
-    notes = _notes(request, photo, trajectory, warp) + _video_notes(request, video, model)
+    notes = request_notes(request, photo, trajectory, warp) + video_notes(request, video, model)
     return CheckedRequest(
         request,
         method,
@@ -226,10 +225,6 @@ def check(request: GenerateRequest) -> CheckedRequest:
 
 def _decoded(image: Path | Photo) -> Photo:
     return image if isinstance(image, Photo) else read_photo(image)
-
-
-def _called(given: Path | Photo | Clip | None) -> str:
-    return str(given) if isinstance(given, Path) else IN_MEMORY
 
 
 def _check_words(request: GenerateRequest) -> None:
@@ -270,67 +265,6 @@ def _trajectory(request: GenerateRequest, fps: float) -> Trajectory | None:
 def _check_files(request: GenerateRequest, model: ModelFolder, photo: FittedPhoto | None) -> None:
     if request.warp is None:
         check_geometry(request.geometry, model, photo)
-
-
-def _notes(
-    request: GenerateRequest,
-    photo: FittedPhoto | None,
-    trajectory: Trajectory | None,
-    warp: WarpVideo | None,
-) -> tuple[str, ...]:
-    notes = []
-    if request.output is not None and request.output.exists():
-        notes.append(f"{request.output} exists and will be replaced.")
-    if request.camera is not None and not isinstance(request.camera, Trajectory):
-        notes += camera_notes(request.camera, request.frames, request.camera_scale)
-    if photo is not None and photo.scale > 1:
-        notes.append(
-            f"the photo {_called(request.image)} is smaller than the video and is enlarged "
-            f"{photo.scale:.2g} times."
-        )
-    if isinstance(request.camera, Trajectory) and len(request.camera) != request.frames:
-        what = "cut" if len(request.camera) > request.frames else "held at its last camera"
-        notes.append(
-            f"the trajectory has {len(request.camera)} cameras for {request.frames} frames: it is "
-            f"{what}."
-        )
-    if warp is not None and warp.given > request.frames:
-        notes.append(
-            f"the warp {request.warp} has {warp.given} frames: only the first {request.frames} are "
-            "used."
-        )
-    if warp is not None and photo is not None and warp.shape != photo.pixels.shape[:2]:
-        notes.append(
-            f"the warp {request.warp} is {warp.shape[0]}x{warp.shape[1]} and is cut and scaled to "
-            f"{photo.pixels.shape[0]}x{photo.pixels.shape[1]} as the photo is."
-        )
-    if trajectory is not None and not is_network(request.geometry):
-        unknown = photo is not None and not photo.focal_known
-        if unknown and trajectory.intrinsics is None:
-            notes.append(
-                f"the photo {_called(request.image)} states no focal length: it is taken from the "
-                f"geometry {request.geometry} or assumed as 60 degrees across."
-            )
-    return tuple(notes)
-
-
-def _video_notes(
-    request: GenerateRequest, video: StartVideo | None, model: ModelFolder
-) -> tuple[str, ...]:
-    if video is None:
-        return ()
-    notes = []
-    if abs(video.fps - model.defaults.fps) > 0.5:
-        notes.append(
-            f"the video {_called(request.video)} runs at {video.fps:g} frames a second and is "
-            f"continued at {model.defaults.fps:g}: speeds change."
-        )
-    if video.given > len(video.frames):
-        notes.append(
-            f"of the {video.given} frames of {_called(request.video)} the last "
-            f"{len(video.frames)} and the first are remembered."
-        )
-    return tuple(notes)
 
 
 def _method(request: GenerateRequest) -> Method:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -31,21 +31,49 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import HISTORY_TENSORS, History, PackedHistory
 from flythrough.rollout.spec import RolloutSpec
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
+
 _PATIENCE = timedelta(days=7)
 """Followers wait this long for the next call: the user of a live rollout may be thinking."""
+_START = timedelta(minutes=5)
+"""All processes have to be there within this time."""
 _EXCHANGE = timedelta(minutes=5)
 """Cards wait this long for each other within a call, compiling included."""
+_LOOK = 0.1
+"""Seconds between two looks at processes that are starting."""
+_FOLLOWER = ("-m", "flythrough.engine.team_follower")
 KEPT = 2
 """Histories and prompts that followers keep: guidance alternates between two prompts."""
 
 
-def join(rank: int, gpus: int, device: torch.device) -> Wire:
-    """Enter the processes whose address the environment names."""
-    dist.init_process_group("gloo", rank=rank, world_size=gpus, timeout=_PATIENCE)
+def store_at(port: int, gpus: int, *, leads: bool = False) -> TCPStore:
+    """Where the processes of a run find each other; the leading one holds it, at a free port if
+    ``port`` is 0."""
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", port, gpus, leads, timeout=_START, wait_for_workers=False
+    )
+
+
+def join(rank: int, gpus: int, device: torch.device, store: TCPStore) -> Wire:
+    """Enter the processes that meet at ``store``; a follower says first that it is there.
+
+    Raises:
+        RuntimeError: not all came within five minutes.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store.set(_here(rank), "")
+    # Headers have a group of their own: only for them is a long silence no fault.
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=gpus, timeout=_EXCHANGE)
+    headers = dist.new_group(backend="gloo", timeout=_PATIENCE)
     if device.type != "cuda":
-        return Wire(device, None)
-    torch.cuda.set_device(device)
-    return Wire(device, dist.new_group(backend="nccl", timeout=_EXCHANGE))
+        return Wire(device, headers, None)
+    return Wire(device, headers, dist.new_group(backend="nccl", timeout=_EXCHANGE))
+
+
+def _here(rank: int) -> str:
+    return f"process {rank} is there"
 
 
 @dataclass(eq=False)
@@ -81,33 +109,66 @@ class Team:
             )
         self.gpus = gpus
         self.device = torch.device("cuda", 0) if device.type == "cuda" else device
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not set up everywhere
         os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")  # or it waits for whole products
         if sys.platform == "linux":  # headers never leave the machine
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        folders = [folder for folder in sys.path if folder]
-        shared = {**os.environ, **address, "PYTHONPATH": os.pathsep.join(folders)}
-        if device.type == "cpu":
-            shared["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // gpus))
-        follower = [sys.executable, "-m", "flythrough.engine.team_follower"]
-        self._others = [
-            subprocess.Popen([*follower, str(rank), str(gpus), device.type], env=shared)
-            for rank in range(1, gpus)
-        ]
-        before = {name: os.environ.get(name) for name in address}
-        os.environ.update(address)
+        self._others: list[subprocess.Popen[bytes]] = []
         try:
-            self.wire = join(0, gpus, self.device)
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+            store = store_at(0, gpus, leads=True)
+            self._start(store.port)
+            self._meet(store)
+            self.wire = join(0, gpus, self.device, store)
+        except BaseException as error:
+            self._give_up()
+            if isinstance(error, FaultError) or not isinstance(error, Exception):
+                raise
+            raise FaultError(
+                f"The processes of --gpus {gpus} could not join ({type(error).__name__}: {error}); "
+                "try again or drop --gpus."
+            ) from error
         self.ended = False
         self.leader: LeadingDenoiser | None = None  # whose weights the others have
         atexit.register(self.end)
+
+    def _start(self, port: int) -> None:
+        folders = [folder for folder in sys.path if folder]
+        shared = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+        if self.device.type == "cpu":
+            shared["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // self.gpus))
+        for rank in range(1, self.gpus):
+            words = [str(rank), str(self.gpus), self.device.type, str(port)]
+            started = subprocess.Popen([sys.executable, *_FOLLOWER, *words], env=shared)
+            self._others.append(started)
+
+    def _meet(self, store: TCPStore) -> None:
+        """Wait until all others are there: who joins waits for them without looking whether they
+        still live."""
+        until = time.monotonic() + _START.total_seconds()
+        while not store.check([_here(rank) for rank in range(1, self.gpus)]):
+            if lost := self._lost():
+                raise FaultError(
+                    f"The process for GPU {lost[0]} ended while it started and said why above; "
+                    "free its GPU or use fewer --gpus."
+                )
+            if time.monotonic() > until:
+                raise FaultError(
+                    f"The processes of --gpus {self.gpus} did not all start within "
+                    f"{_START.total_seconds():.0f} seconds; try again or use fewer --gpus."
+                )
+            time.sleep(_LOOK)
+
+    def _give_up(self) -> None:
+        """Leave nothing behind of a start that failed."""
+        for other in self._others:
+            other.kill()
+            other.wait()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _lost(self) -> list[int]:
+        """The numbers of processes that have ended."""
+        return [number for number, other in enumerate(self._others, 1) if other.poll() is not None]
 
     def load(self, spec: RolloutSpec, folder: ModelFolder, compute: Compute) -> None:
         """Let the others load the denoiser with the adapters of ``spec``.
@@ -117,7 +178,7 @@ class Team:
         """
         header = {"do": "load", "spec": spec.to_dict(), "folder": str(folder.path.resolve())}
         self.tell({**header, "compute": compute})
-        if not all_well(False):
+        if not all_well(False, self.wire):
             raise FaultError(
                 "A process on another GPU could not load the denoiser and said why above; free "
                 "its memory or use fewer --gpus."
@@ -127,12 +188,12 @@ class Team:
         """Let the others give up their weights, before memory is planned anew."""
         self.leader = None
         self.tell({"do": "drop"})
-        all_well(False)
+        all_well(False, self.wire)
 
     @property
     def lost(self) -> bool:
         """Whether it has ended, or one of the others has."""
-        return self.ended or any(other.poll() is not None for other in self._others)
+        return self.ended or bool(self._lost())
 
     def tell(self, header: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Send a message to all others.
@@ -140,8 +201,7 @@ class Team:
         Raises:
             FaultError: one of them has ended.
         """
-        lost = [number for number, other in enumerate(self._others, 1) if other.poll() is not None]
-        if lost:
+        if lost := self._lost():
             raise FaultError(
                 f"The process on GPU {lost[0]} has ended, so the run cannot go on; what is stored "
                 "can be continued with `flythrough continue`."

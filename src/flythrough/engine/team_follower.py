@@ -20,7 +20,7 @@ from torch import Tensor
 from flythrough.engine.acceleration import fast_denoiser
 from flythrough.engine.attached import attach_adapters, detach_adapters
 from flythrough.engine.build import pick_dtype
-from flythrough.engine.team import KEPT, join
+from flythrough.engine.team import KEPT, join, store_at
 from flythrough.engine.team_wire import Wire, all_well, receive
 from flythrough.errors import FlythroughError
 from flythrough.models.adapters import active_loras, attached_loras, set_lora_active
@@ -128,7 +128,7 @@ def serve(wire: Wire) -> None:
         except (FlythroughError, RuntimeError) as error:
             fault = error
             print(f"flythrough, {wire.device}: {error}", file=sys.stderr)  # noqa: T201
-        all_well(fault is not None)
+        all_well(fault is not None, wire)
 
 
 def _unsaid(text: str) -> None:
@@ -137,11 +137,11 @@ def _unsaid(text: str) -> None:
 
 
 def main() -> None:
-    rank, gpus, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    rank, gpus, kind, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leading process stops and says so
     try:
-        serve(join(rank, gpus, device))
+        serve(join(rank, gpus, device, store_at(port, gpus)))
     except RuntimeError:
         traceback.print_exc(limit=-2)
         sys.exit(1)

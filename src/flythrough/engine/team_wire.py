@@ -20,10 +20,12 @@ _LENGTH = 8
 
 @dataclass(frozen=True)
 class Wire:
-    """The processes of a team as one of them sees them: ``cards`` is the group that tensors on
-    ``device`` go through, None being the one of the headers."""
+    """The processes of a team as one of them sees them: ``headers`` is the group in which they wait
+    for each other, ``cards`` the one that tensors on ``device`` go through, None being the default
+    one."""
 
     device: torch.device
+    headers: dist.ProcessGroup
     cards: dist.ProcessGroup | None
 
 
@@ -37,9 +39,9 @@ def send(header: Mapping[str, Any], tensors: Mapping[str, Tensor], wire: Wire) -
     whole = len(data).to_bytes(_LENGTH, "little") + data
     first = torch.zeros(_FIRST, dtype=torch.uint8)
     first[: min(len(whole), _FIRST)] = _bytes(whole[:_FIRST])
-    dist.broadcast(first, LEADER)
+    dist.broadcast(first, LEADER, group=wire.headers)
     if len(whole) > _FIRST:
-        dist.broadcast(_bytes(whole[_FIRST:]), LEADER)
+        dist.broadcast(_bytes(whole[_FIRST:]), LEADER, group=wire.headers)
     for value in tensors.values():
         dist.broadcast(value.to(wire.device).contiguous(), LEADER, group=wire.cards)
 
@@ -47,13 +49,13 @@ def send(header: Mapping[str, Any], tensors: Mapping[str, Tensor], wire: Wire) -
 def receive(wire: Wire) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The next header and its tensors, on this process's device; waits for them."""
     first = torch.zeros(_FIRST, dtype=torch.uint8)
-    dist.broadcast(first, LEADER)
+    dist.broadcast(first, LEADER, group=wire.headers)
     head = bytes(first.tolist())
     length = int.from_bytes(head[:_LENGTH], "little")
     data = head[_LENGTH : _LENGTH + length]
     if len(data) < length:
         rest = torch.zeros(length - len(data), dtype=torch.uint8)
-        dist.broadcast(rest, LEADER)
+        dist.broadcast(rest, LEADER, group=wire.headers)
         data += bytes(rest.tolist())
     header = json.loads(data)
     tensors = {}
@@ -63,10 +65,10 @@ def receive(wire: Wire) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def all_well(fault: bool) -> bool:
+def all_well(fault: bool, wire: Wire) -> bool:
     """Whether no process reports a fault; all processes must ask."""
     count = torch.tensor([float(fault)])
-    dist.all_reduce(count)
+    dist.all_reduce(count, group=wire.headers)
     return not count.item()
 
 

@@ -141,6 +141,56 @@ def test_an_interruption_loses_the_chunk_in_flight_alone() -> None:
     assert [text for text in keeper.told if text.startswith("kept")] == ["kept 0", "kept 1"]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_an_interruption_while_frames_are_awaited_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """Of the second chunk while the third is there, or of the last one."""
+    keeper, fake, stopped = Keeper(), Fake(), COUNT - 1 if last else 1
+    wait = Later.wait
+
+    def interrupted(later: Later) -> tuple[np.ndarray, float]:
+        first = later.number not in later.waited
+        found = wait(later)
+        if first and later.number == stopped:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Later, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(keeper.run(fake))
+    kept = [text for text in keeper.told if text.startswith("kept")]
+    assert kept == [f"kept {n}" for n in range(min(stopped + 2, COUNT))]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_stops_the_keeping_of_a_chunk(error: type[BaseException], stored: bool) -> None:
+    """Interrupted before it is stored it is stored after all; a callback may fail after that. The
+    chunk after it is kept wherever it can be."""
+    keeper, stops = Keeper(), [error]
+
+    def keep(chunk: Chunk) -> Rollout:
+        if stored:
+            keeper.keep(chunk)  # refuses a chunk that is not the next one
+        if stops and chunk.request.index == 1:
+            raise stops.pop()
+        return keeper.rollout if stored else keeper.keep(chunk)
+
+    run = chunks_ahead(
+        Fake(),
+        keeper.rollout,
+        COUNT,
+        lambda rollout: ChunkRequest(len(rollout.chunks)),
+        keep,
+        keeper.progress,
+    )
+    with pytest.raises(error):
+        list(run)
+    found = [chunk.request.index for chunk in keeper.rollout.chunks]
+    assert found == ([0] if error is ValueError and not stored else [0, 1, 2])
+
+
 def test_a_disk_that_is_full_is_told_once() -> None:
     keeper = Keeper()
 

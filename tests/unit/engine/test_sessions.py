@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from flythrough.engine.acceleration import accelerated_st_diff
 from flythrough.engine.build import build_spec
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.sessions import Sessions
 from flythrough.errors import InputError
+from flythrough.models.fast import st_diff
 from flythrough.models.loading import LoadedStDiff
 from flythrough.rollout.spec import RolloutSpec
 
@@ -53,7 +56,7 @@ def test_longer_chunks_are_a_larger_run(
     assert planned == [9, 17]
 
 
-def test_worldwarp_takes_the_fast_path_when_asked(tiny_st_diff: Path, photo: Path) -> None:
+def test_worldwarp_takes_the_fast_path_on_a_cpu_when_asked(tiny_st_diff: Path, photo: Path) -> None:
     request = GenerateRequest(
         image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9
     )
@@ -64,6 +67,27 @@ def test_worldwarp_takes_the_fast_path_when_asked(tiny_st_diff: Path, photo: Pat
         assert isinstance(session.model, LoadedStDiff)
         taken[compute] = session.model.fast is not None
     assert taken == {"auto": False, "plain": False, "fast": True}
+
+
+def test_worldwarp_takes_the_fast_path_on_a_gpu(
+    tiny_st_diff: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or says why not, and refuses where it was asked for."""
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9
+    )
+    session = Sessions("cpu", "auto", lambda _text: None).ready(build_spec(check(request)))
+    assert isinstance(session.model, LoadedStDiff)
+    model = replace(session.model, device=torch.device("cuda"))
+    said: list[str] = []
+    assert accelerated_st_diff(model, "auto", said.append).fast is not None
+    assert accelerated_st_diff(model, "plain", said.append).fast is None
+    assert said == []
+    monkeypatch.setattr(st_diff, "why_not", lambda _net: "it is another network")
+    assert accelerated_st_diff(model, "auto", said.append).fast is None
+    assert said == ["the denoiser takes the plain path, because it is another network."]
+    with pytest.raises(InputError, match=r"fast path \(fast\) cannot run .* use --no-fast"):
+        accelerated_st_diff(model, "fast", said.append)
 
 
 def test_the_scale_of_an_adapter_that_is_left_out_is_refused(tiny_model: Path, photo: Path) -> None:

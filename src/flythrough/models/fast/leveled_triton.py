@@ -61,19 +61,20 @@ def leveled_norm(
     assert all(one.is_contiguous() for one in given)
     out = torch.empty_like(x)
     block = triton.next_power_of_2(width)
-    _leveled_norm[(x.numel() // width,)](
-        x,
-        x if update is None else update,
-        gain if gate is None else gate,
-        gain,
-        shift,
-        level,
-        out,
-        eps,
-        WIDTH=width,
-        HAS_UPDATE=update is not None,
-        HAS_GATE=gate is not None,
-        BLOCK=block,
-        num_warps=max(1, min(16, block // 1024)),
-    )
+    with torch.cuda.device_of(x):  # Triton takes the current one
+        _leveled_norm[(x.numel() // width,)](
+            x,
+            x if update is None else update,
+            gain if gate is None else gate,
+            gain,
+            shift,
+            level,
+            out,
+            eps,
+            WIDTH=width,
+            HAS_UPDATE=update is not None,
+            HAS_GATE=gate is not None,
+            BLOCK=block,
+            num_warps=max(1, min(16, block // 1024)),
+        )
     return out

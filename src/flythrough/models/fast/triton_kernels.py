@@ -156,31 +156,32 @@ class TritonElementwise:
         assert update is None or update.stride(1) == width
         assert all(r is None or r.is_contiguous() for r in (gate, gain, shift))
         block = triton.next_power_of_2(width)
-        _residual_norm[(batch * tokens,)](
-            x,
-            x if update is None else update,
-            gain if gate is None else gate,
-            gain,
-            shift,
-            x if out.values is None else out.values,
-            x if out.quantised is None else out.quantised,
-            gain if out.scales is None else out.scales,
-            past,
-            tokens,
-            x.stride(0) // width,
-            0 if update is None else update.stride(0) // width,
-            buffer.stride(0) // width,
-            0 if out.scales is None else out.scales.stride(0),
-            eps,
-            WIDTH=width,
-            HAS_UPDATE=update is not None,
-            HAS_GATE=gate is not None,
-            HAS_VALUES=out.values is not None,
-            HAS_FP8=out.quantised is not None,
-            LIMIT=LARGEST,
-            BLOCK=block,
-            num_warps=_warps(block),
-        )
+        with torch.cuda.device_of(x):  # Triton takes the current one
+            _residual_norm[(batch * tokens,)](
+                x,
+                x if update is None else update,
+                gain if gate is None else gate,
+                gain,
+                shift,
+                x if out.values is None else out.values,
+                x if out.quantised is None else out.quantised,
+                gain if out.scales is None else out.scales,
+                past,
+                tokens,
+                x.stride(0) // width,
+                0 if update is None else update.stride(0) // width,
+                buffer.stride(0) // width,
+                0 if out.scales is None else out.scales.stride(0),
+                eps,
+                WIDTH=width,
+                HAS_UPDATE=update is not None,
+                HAS_GATE=gate is not None,
+                HAS_VALUES=out.values is not None,
+                HAS_FP8=out.quantised is not None,
+                LIMIT=LARGEST,
+                BLOCK=block,
+                num_warps=_warps(block),
+            )
 
     def norm_rotate(self, x: Tensor, weight: Tensor, eps: float, tables: Tables | None) -> None:
         batch, tokens, width = x.shape
@@ -189,22 +190,23 @@ class TritonElementwise:
         block = triton.next_power_of_2(width)
         cos, sin = (weight, weight) if tables is None else tables
         assert tables is None or (cos.stride(1) == cos.shape[2] and sin.stride() == cos.stride())
-        _norm_rotate[(batch * tokens,)](
-            x,
-            weight,
-            cos,
-            sin,
-            tokens,
-            x.stride(0) // x.stride(1),
-            x.stride(1),
-            0 if tables is None or len(cos) == 1 else cos.stride(0) // cos.shape[2],
-            eps,
-            WIDTH=width,
-            PAIRS=1 if tables is None else cos.shape[2],
-            ROTATE=tables is not None,
-            BLOCK=block,
-            num_warps=_warps(block),
-        )
+        with torch.cuda.device_of(x):  # Triton takes the current one
+            _norm_rotate[(batch * tokens,)](
+                x,
+                weight,
+                cos,
+                sin,
+                tokens,
+                x.stride(0) // x.stride(1),
+                x.stride(1),
+                0 if tables is None or len(cos) == 1 else cos.stride(0) // cos.shape[2],
+                eps,
+                WIDTH=width,
+                PAIRS=1 if tables is None else cos.shape[2],
+                ROTATE=tables is not None,
+                BLOCK=block,
+                num_warps=_warps(block),
+            )
 
     def quantise(self, x: Tensor, gelu: bool) -> Activations:
         flat = x.flatten(0, -2).contiguous()
@@ -212,16 +214,17 @@ class TritonElementwise:
         quantised = torch.empty_like(flat, dtype=FP8)
         scales = flat.new_empty(len(flat), 1, dtype=torch.float32)
         block = triton.next_power_of_2(width)
-        _quantise[(len(flat),)](
-            flat,
-            quantised,
-            scales,
-            WIDTH=width,
-            GELU=gelu,
-            LIMIT=LARGEST,
-            BLOCK=block,
-            num_warps=_warps(block),
-        )
+        with torch.cuda.device_of(x):  # Triton takes the current one
+            _quantise[(len(flat),)](
+                flat,
+                quantised,
+                scales,
+                WIDTH=width,
+                GELU=gelu,
+                LIMIT=LARGEST,
+                BLOCK=block,
+                num_warps=_warps(block),
+            )
         shape = x.shape[:-1]
         return Activations(None, quantised.unflatten(0, shape), scales.unflatten(0, shape))
 
