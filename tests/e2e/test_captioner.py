@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ import torch
 
 import flythrough as ft
 from flythrough.engine import worldwarp_sampler
-from flythrough.errors import WeightsError
+from flythrough.engine.build import build_spec
+from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan
+from flythrough.engine.plan import current_prompt
+from flythrough.engine.request import GenerateRequest, check
+from flythrough.engine.run_needs import RunParts, run_needs
+from flythrough.engine.stored_settings import check_settings
+from flythrough.errors import InputError, RolloutError, WeightsError
 from flythrough.models.captioner import (
     TASK,
     CaptionSettings,
@@ -22,10 +29,14 @@ from flythrough.models.captioner import (
     fitted_size,
     picture_patches,
 )
-from flythrough.models.captioner_folder import find_captioner
+from flythrough.models.captioner_folder import CaptionerFolder, find_captioner
+from flythrough.models.captioner_needs import captioner_need
+from flythrough.models.catalog import find_model
+from flythrough.models.loading import Placement
 from flythrough.rollout import store
 from throwaway import Command
 
+GIB = 2**30
 SMALL = CaptionSettings(frames=2, tokens=6, least_cells=2, most_cells=6)
 CAMERA = ("--camera", "forward 0.2", "--geometry", "flat")
 
@@ -100,11 +111,18 @@ def test_the_command_line_keeps_each_chunks_words(
     assert again.status == 0, again.err
     assert again.result["digest"] == whole.digest()
 
+    for camera in (("--prompt", "at night", *CAMERA[:2]), CAMERA[:2]):
+        longer = flythrough("continue", run, *camera, "--frames", 4)
+        assert longer.status == 0, longer.err
+    said = [chunk.request.wish for chunk in store.load(run).chunks]
+    assert said == ["ink", "ink", "at night", "at night"]
+
 
 def test_a_stand_in_words_every_chunk(
     tiny_st_diff: Path,
     tiny_captioner: Path,
     photo: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class StandIn:
@@ -124,8 +142,19 @@ def test_a_stand_in_words_every_chunk(
     said = [chunk.request.prompt for chunk in second.chunks]
     assert said[0].startswith("a hall: 1 frames, mean ")
     assert said[1] == f"a hall: 9 frames, mean {first.chunks[0].frames[-1].mean():.3f}"
+    # another wish goes on until the next one, through rewinding and storing
+    night = pipe.step(first, "forward 0.1", "at night")
+    later = pipe.step(night, "forward 0.1")
+    assert [chunk.request.wish for chunk in later.chunks] == ["a hall", "at night", "at night"]
+    assert later.chunks[2].request.prompt.startswith("at night: 4 frames, mean ")
+    store.create(tmp_path / "run", later)
+    kept = store.load(tmp_path / "run")
+    assert kept.digest() == later.digest()
+    assert pipe.step(kept.rewind(1), "forward 0.1").digest() == later.digest()
+    assert current_prompt(later.rewind(2)) == "a hall"
     silent = pipe.step(pipe.start(photo, prompt="a hall"), "forward 0.1")
     assert silent.chunks[0].request.prompt == "a hall"
+    assert silent.chunks[0].request.wish is None
     assert silent.chunks[0].frames.tobytes() != first.chunks[0].frames.tobytes()
 
 
@@ -165,6 +194,92 @@ def test_a_folder_of_another_kind_or_not_whole_is_refused(
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(WeightsError, match="holds a 'llama' model"):
         find_captioner(str(folder))
+
+
+def test_prompts_that_change_with_every_chunk_do_not_blend(
+    flythrough: Command, tiny_st_diff: Path, tiny_captioner: Path, photo: Path, tmp_path: Path
+) -> None:
+    common = ("generate", photo, *CAMERA, "--model", tiny_st_diff, "-o", tmp_path / "o.mp4")
+    pair = ("--caption", tiny_captioner, "--blend-chunks", 3, "--rollout", tmp_path / "run")
+    answer = flythrough(*common, *pair)
+    assert answer.status == 2
+    assert "--blend-chunks 3 does not go with --caption" in answer.err
+    assert not (tmp_path / "run").exists()
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), caption=str(tiny_captioner),
+        geometry="flat", frames=9,
+    )  # fmt: skip
+    spec = build_spec(check(request))
+    check_settings(spec)
+    with pytest.raises(RolloutError, match="blend_chunks = 2 does not go with its captioner"):
+        check_settings(replace(spec, settings={**spec.settings, "blend_chunks": 2}))
+
+
+def test_memory_is_planned_for_it(
+    flythrough: Command, tiny_st_diff: Path, tiny_captioner: Path
+) -> None:
+    folder, model = find_captioner(str(tiny_captioner)), find_model(str(tiny_st_diff))
+    made = QwenCaptioner(folder, torch.device("cpu"), torch.float32)
+    weights, work = captioner_need(folder, torch.float32)
+    assert weights.whole == sum(p.numel() * 4 for p in made.net.parameters())
+    assert work.peak_bytes > 4 * 1280 * 4 * 3 * 2 * 14**2 * 4  # patches alone
+
+    def plans(captioner: CaptionerFolder | None, device: str) -> list[MemoryPlan]:
+        parts = RunParts(captioner=captioner)
+        needs = run_needs(model, (64, 96), "worldwarp", 9, device, geometry="flat", parts=parts)
+        return [needs.plan(placement) for placement in PLACEMENTS]
+
+    half = weights.whole // 2
+    for with_it, without in zip(plans(folder, "cuda"), plans(None, "cuda"), strict=True):
+        waits = with_it.placement != "resident"
+        before = {phase.name: phase.device_bytes for phase in without.phases}
+        after = {phase.name: phase.device_bytes for phase in with_it.phases}
+        assert after.pop("caption") > half
+        assert with_it.host_bytes - without.host_bytes == (half if waits else 0)
+        assert all(after[name] - before[name] == (0 if waits else half) for name in before)
+    pairs = zip(plans(folder, "cpu")[:2], plans(None, "cpu")[:2], strict=True)
+    for with_it, without in pairs:  # nowhere else to wait
+        assert with_it.phases[-1].device_bytes - without.phases[-1].device_bytes == weights.whole
+    doctor = ("doctor", "--device", "cpu", "--frames", 9, "--caption", tiny_captioner)
+    answer = flythrough(*doctor, "--model", tiny_st_diff)
+    assert "caption" in answer.result["numbers"]["--memory resident"]["phases"]
+    answer = flythrough(*doctor, "--method", "helios")
+    assert answer.status == 2
+    assert "has no effect with method helios" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("placement", "free", "parked"),
+    [("resident", GIB, False), ("resident", 1000, True), ("offload", GIB, True), (None, GIB, True)],
+)
+def test_it_waits_in_host_memory_where_a_gpu_has_no_room(
+    tiny_st_diff: Path,
+    tiny_captioner: Path,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    placement: Placement | None,
+    free: int,
+    parked: bool,
+) -> None:
+    made: list[bool] = []
+    monkeypatch.setattr(
+        worldwarp_sampler, "QwenCaptioner", lambda *_, parked: made.append(parked) or object()
+    )
+    monkeypatch.setattr(worldwarp_sampler, "free_bytes", lambda _: free)
+    monkeypatch.setattr(worldwarp_sampler, "available_host_bytes", lambda: GIB)
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), caption=str(tiny_captioner),
+        geometry="flat", frames=9,
+    )  # fmt: skip
+    told: list[str] = []
+    given = (build_spec(check(request)), torch.device("cuda"), torch.bfloat16, placement)
+    assert worldwarp_sampler.build_captioner(*given, told.append) is not None
+    assert made == [parked]
+    assert ["waits in host memory" in text for text in told] == [True] * (free < GIB)
+    monkeypatch.setattr(worldwarp_sampler, "available_host_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"GiB of host memory, but 0\.0 GiB are free; close"):
+        worldwarp_sampler.build_captioner(*given, told.append)
+    assert made == [parked]
 
 
 def test_other_methods_do_not_take_it(

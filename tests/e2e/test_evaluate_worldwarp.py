@@ -69,6 +69,12 @@ def test_an_st_diff_beside_a_helios_is_judged(
         (["--lora", "off"], "--lora off has no effect with method worldwarp"),
         (["--overlap", "4"], "An overlap of 4 frames"),
         (["--rows", "cache-mesh", "--gaussian-steps", "9"], "no row keeps Gaussians"),
+        (["--steps", "0"], "--steps 0 must be counts from 1"),
+        (["--strength", "1.5"], "--strength 1.5 is out of range"),
+        (["--size", "64x72"], "multiple of 16"),
+        (["--rows", "warp,jumping", "--steps", "3"], "--steps 3 has no effect"),
+        (["--rows", "warp,jumping", "--strength", "0.5"], "--strength 0.5 has no effect"),
+        (["--rows", "codec", "--scene", "mesh"], "--scene mesh has no effect"),
     ],
 )
 def test_bad_input_is_refused(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from flythrough.cameras.formats import (
     READABLE,
+    fixed_cameras_in,
     fixed_notes,
     has_fixed_meaning,
+    own_cameras,
     read_trajectory,
     scale_note,
     states_convention,
@@ -77,15 +79,17 @@ def camera_notes(text_or_path: str | Path, frames: int, scale: float | None = No
     file = camera_file(text_or_path)
     if file is None:
         return []
-    notes, given = [], len(read_trajectory(file))  # as many under any convention
+    found = fixed_cameras_in(file)  # once: a model may have millions of points
+    notes: list[str] = []
+    given = len(own_cameras(file) if found is None else found.trajectory)  # under any convention
     if given > frames:
         notes.append(
             f"the camera file {file} has {given} cameras: only the first {frames} are used; give "
             "--frames for more."
         )
-    if has_fixed_meaning(file):
-        notes += fixed_notes(file)
-        said = scale_note(file) if scale is None else None
+    if found is not None:
+        notes += fixed_notes(file, found)
+        said = scale_note(file, found) if scale is None else None
         notes += [] if said is None else [said]
     elif scale is None and not states_unit(file):
         notes.append(

@@ -24,6 +24,10 @@ def doctor(
         MemoryChoice,
         Parameter(help="Where weights lie; auto takes the first that fits."),
     ] = "auto",
+    caption: Annotated[
+        str | None,
+        Parameter(help="Count a captioner, by name or folder, as generate takes it."),
+    ] = None,
 ) -> None:
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
@@ -33,7 +37,7 @@ def doctor(
     from flythrough.engine.doctor import Intent, examine
     from flythrough.errors import FaultError
 
-    report = examine(Intent(model, parse_size(size), frames, method, device, memory))
+    report = examine(Intent(model, parse_size(size), frames, method, device, memory, caption))
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
     numbers = {row.name: row.data for row in report.rows if row.data}

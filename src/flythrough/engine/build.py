@@ -184,7 +184,8 @@ def build_session(
             stream_denoiser(st_diff)
         st_diff = accelerated_st_diff(st_diff, compute, notify)
         scene = build_memory(spec, folder, geometry_device(hardware, device), notify)
-        captioner = build_captioner(spec, device, dtype, placement)
+        planned = placement if loaded is None else None
+        captioner = build_captioner(spec, device, dtype, planned, notify)
         made = WorldWarpGenerator(st_diff, worldwarp_sampler(spec, folder), scene, captioner)
         return Session(made, st_diff, scene)
     sampler = _sampler(spec, folder)

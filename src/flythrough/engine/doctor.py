@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from flythrough.engine.options import check_device, check_memory, check_size
 from flythrough.engine.words import MemoryChoice
-from flythrough.engine.worldwarp_options import check_denoiser
+from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
+from flythrough.models.captioner_folder import find_captioner
 from flythrough.models.catalog import ModelFolder, disk_bytes, find_model
 from flythrough.rollout.spec import Method
 from flythrough.rollout.window import STANDARD, Window
@@ -58,6 +59,7 @@ class Intent:
     method: Method | None = None
     device: str = "auto"
     memory: MemoryChoice = "auto"
+    caption: str | None = None
 
 
 def examine(intent: Intent) -> Report:
@@ -76,6 +78,8 @@ def examine(intent: Intent) -> Report:
     method = intent.method or ("warp-as-history" if folder.is_helios else "worldwarp")
     check_denoiser(method, folder)
     check_size(size, pyramid=method != "worldwarp")
+    if intent.caption is not None and method != "worldwarp":
+        raise no_captioner(intent.caption, method)
     rows = [_package(name) for name in _PACKAGES]
     rows += [_devices(), _model(folder), *_foretold(intent, method, folder, size)]
     return Report(tuple(rows))
@@ -112,11 +116,14 @@ def _foretold(
     from flythrough.engine.build import pick_device
     from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan
     from flythrough.engine.placement import available_host_bytes, choose_placement, free_bytes
-    from flythrough.engine.run_needs import own_window, run_needs
+    from flythrough.engine.run_needs import default_parts, own_window, run_needs
 
     device = pick_device(intent.device)
     kind = "cuda" if device.type == "cuda" else "cpu"
-    needs = run_needs(folder, size, method, intent.frames, kind)
+    parts = default_parts(folder, method)
+    if intent.caption is not None:
+        parts = replace(parts, captioner=find_captioner(intent.caption))
+    needs = run_needs(folder, size, method, intent.frames, kind, parts=parts)
     free, host_free = free_bytes(device), available_host_bytes()
     where = f"GPU {device}" if kind == "cuda" else "host memory"
 

@@ -6,7 +6,7 @@ What libraries take beside tensors is added as constants that were measured on a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from flythrough.models.accounting import Need
@@ -81,16 +81,18 @@ class RunNeeds:
     size: tuple[int, int]
     device: str
     calls: int
+    caption: Need = field(default_factory=lambda: Need(0, 0.0))
 
     def plan(self, placement: Placement) -> MemoryPlan:
         """The figures of one placement."""
         zero = PartNeed(0, 0)
         net, text = self.weights["transformer"], self.weights["text_encoder"]
         codec, geometry = self.weights["vae"], self.weights.get("geometry", zero)
+        captioner = self.weights.get("captioner", zero).whole
         always = geometry.whole + _LIBRARY_BYTES[self.device]
         host = _HOST_PROCESS_BYTES
         if placement == "resident":
-            always += net.whole + text.whole + codec.whole
+            always += net.whole + text.whole + codec.whole + captioner
             own = dict.fromkeys(("text", "codec", "net"), 0)
         elif placement == "drop-text":
             always += net.whole + codec.whole
@@ -100,13 +102,20 @@ class RunNeeds:
         else:
             host += net.whole + text.whole + codec.whole
             own = {"text": text.streamed, "codec": codec.whole, "net": net.streamed}
-        phases = (
+        if placement != "resident":  # it waits in host memory while nothing is described
+            host += captioner
+            always += captioner if self.device == "cpu" else 0
+        phases: tuple[Phase, ...] = (
             _phase("read the prompt", always + own["text"], self.text),
             _phase("render the warp", always, self.warp),
             _phase("encode", always + own["codec"], self.encode),
             _phase("denoise", always + own["net"], self.denoise),
             _phase("decode", always + own["codec"], self.decode),
         )
+        if captioner:
+            waits = placement != "resident" and self.device != "cpu"
+            words = _phase("caption", always + (captioner if waits else 0), self.caption)
+            phases = (words, *phases)
         disk = self.frames * self.size[0] * self.size[1] * 3
         host = 0 if self.device == "cpu" else host
         beside = 0

@@ -13,11 +13,12 @@ import torch
 from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.memory_plan import PLACEMENTS, SLACK, MemoryPlan, RunNeeds
 from flythrough.engine.options import check_memory
-from flythrough.engine.run_needs import parts_of, run_needs
+from flythrough.engine.run_needs import captioner_of, parts_of, run_needs
 from flythrough.engine.words import MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder
 from flythrough.models.loading import Placement
+from flythrough.models.parts import weights_of
 from flythrough.rollout.chunk import CHUNK_FRAMES
 from flythrough.rollout.spec import RolloutSpec
 
@@ -51,7 +52,10 @@ def placement_for(
     check_memory(asked, device.type)
     here = str(device)
     if device.type != "cuda" and hardware == ONE_DEVICE:
-        roomy = 3 * sum(file.stat().st_size for file in folder.weight_files()) + 2 * _GIB
+        files = list(folder.weight_files())
+        if (words := captioner_of(spec)) is not None:
+            files += weights_of(words.path, "model").files
+        roomy = 3 * sum(file.stat().st_size for file in files) + 2 * _GIB
         usual = folder.defaults.height * folder.defaults.width
         modest = spec.height * spec.width <= usual and roomy < available_host_bytes()
         if asked == "auto" and modest:

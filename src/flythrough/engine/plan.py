@@ -15,11 +15,15 @@ from flythrough.rollout.window import STANDARD, Window
 
 
 def current_prompt(rollout: Rollout) -> str:
-    """The prompt of the newest chunk, which goes on until another one is given; where a captioner
-    words the chunks' prompts, what the user said at first."""
-    if "captioner" in rollout.spec.settings:
+    """What the user said for the newest chunk, which goes on until something else is said: its
+    prompt, or its wish where a captioner worded the prompt."""
+    if not rollout.chunks:
         return rollout.spec.prompt
-    return rollout.chunks[-1].request.prompt if rollout.chunks else rollout.spec.prompt
+    newest = rollout.chunks[-1].request
+    if newest.wish is not None:
+        return newest.wish
+    # captioned chunks of older rollouts did not keep the wish
+    return rollout.spec.prompt if "captioner" in rollout.spec.settings else newest.prompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,8 @@ from flythrough.engine.presets import FAST_CODEC
 from flythrough.engine.stored_settings import warp_settings
 from flythrough.models.accounting import Need
 from flythrough.models.adapter_origin import adapter_origin
+from flythrough.models.captioner_folder import CaptionerFolder, find_captioner
+from flythrough.models.captioner_needs import captioner_need
 from flythrough.models.catalog import ModelFolder
 from flythrough.models.history_tokens import History
 from flythrough.models.monocular_files import find_monocular
@@ -49,6 +51,7 @@ class RunParts:
         sources: keyframes that a Gaussian scene is fitted to at once; 0: meshes.
         window: how method worldwarp cuts chunks; None: as the model has it.
         codec_dtype: what the codec computes in; None: float16 on a GPU, else float32.
+        captioner: words the prompts of method worldwarp.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -58,6 +61,7 @@ class RunParts:
     sources: int = 0
     window: Window | None = None
     codec_dtype: torch.dtype | None = None
+    captioner: CaptionerFolder | None = None
 
 
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
@@ -100,7 +104,18 @@ def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
         views=views,
         sources=sources,
         window=spec.window if spec.method == "worldwarp" else None,
+        captioner=captioner_of(spec),
     )
+
+
+def captioner_of(spec: RolloutSpec) -> CaptionerFolder | None:
+    """What words the prompts of a rollout's chunks, if anything does.
+
+    Raises:
+        WeightsError: it is not on this machine.
+    """
+    name = spec.settings.get("captioner")
+    return None if name is None else find_captioner(str(name))
 
 
 def run_needs(
@@ -205,6 +220,9 @@ def _worldwarp_needs(
     calls = (steps or (usual.steps,))[0] * (1 if scale == 1.0 else 2)
     once = needs.denoise_tokens(latent, window.latents, length)
     weights, warp = _scene_needs(folder, needs, size, device, geometry, parts)
+    caption = Need(0, 0.0)
+    if parts.captioner is not None:
+        weights["captioner"], caption = captioner_need(parts.captioner, dtype)
     return RunNeeds(
         weights=weights,
         text=needs.text(length),
@@ -216,6 +234,7 @@ def _worldwarp_needs(
         size=size,
         device=device,
         calls=calls,
+        caption=caption,
     )
 
 

@@ -92,8 +92,10 @@ def _leads(session: Session) -> bool:
 
 
 def _same_weights(before: RolloutSpec, spec: RolloutSpec) -> bool:
-    """Whether two rollouts use the same networks, adapters apart."""
+    """Whether the networks loaded for one rollout are those of another, adapters apart."""
     if "worldwarp" in (before.method, spec.method) and before.method != spec.method:
         return False  # another denoiser of the same folder
+    if spec.settings.get("captioner") not in (None, before.settings.get("captioner")):
+        return False  # memory was planned without it
     codecs = [one.settings.get("codec") for one in (before, spec)]
     return before.model_digest == spec.model_digest and codecs[0] == codecs[1]

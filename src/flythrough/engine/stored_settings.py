@@ -51,6 +51,12 @@ def check_settings(spec: RolloutSpec) -> None:
     if spec.method == "worldwarp":
         known = _WORLDWARP
         _check(spec.settings, known, needed=tuple(k for k in known if k not in _OPTIONAL))
+        if "captioner" in spec.settings and spec.settings["blend_chunks"]:
+            raise RolloutError(
+                f"The rollout's setting blend_chunks = {spec.settings['blend_chunks']} does not go "
+                "with its captioner, whose words change with every chunk; start a new rollout "
+                "without --caption or without --blend-chunks."
+            )
         warp_settings(spec)
     else:
         _check(spec.settings, _ANY, needed=("steps", "guidance", "anchor"))

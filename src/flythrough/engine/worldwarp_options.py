@@ -64,8 +64,22 @@ def check_worldwarp(request: GenerateRequest) -> None:
             f"{' or '.join(get_args(NoiseField))}."
         )
     if request.caption is not None:
+        if request.blend_chunks:
+            raise InputError(
+                f"--blend-chunks {request.blend_chunks} does not go with --caption "
+                f"{request.caption}, whose words change with every chunk, so that no change would "
+                "ever end; drop one of them."
+            )
         find_captioner(request.caption)
-    strength = request.strength
+    check_strength(request.strength)
+
+
+def check_strength(strength: float | None) -> None:
+    """--strength, if given.
+
+    Raises:
+        InputError: it is out of range.
+    """
     if strength is not None and not (math.isfinite(strength) and 0 <= strength <= 1):
         raise InputError(
             f"--strength {strength:g} is out of range; give 0 (keep what was rendered) to 1 "
@@ -138,10 +152,7 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
     )
     if method != "worldwarp":
         if request.caption is not None:
-            raise InputError(
-                f"--caption {request.caption} has no effect with method {method}; drop it or use "
-                "--method worldwarp."
-            )
+            raise no_captioner(request.caption, method)
         if request.noise_field is not None:
             raise InputError(
                 f"--noise-field {request.noise_field} has no effect with method {method}; drop it "
@@ -164,6 +175,13 @@ def worldwarp_window(request: GenerateRequest, method: Method, model: ModelFolde
             f"ask for more than {frames} with --frames, keep a --rollout to continue, or drop it."
         )
     return window
+
+
+def no_captioner(name: str, method: Method) -> InputError:
+    """The refusal of --caption with another method."""
+    return InputError(
+        f"--caption {name} has no effect with method {method}; drop it or use --method worldwarp."
+    )
 
 
 def checked_window(frames: int, overlap: int) -> Window:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flythrough.engine.worldwarp_options import checked_window
+from flythrough.engine.options import check_numbers, check_size
+from flythrough.engine.worldwarp_options import check_strength, checked_window
 from flythrough.errors import InputError
 from flythrough.evaluation import columns
 from flythrough.evaluation.features import feature_library
@@ -91,10 +92,15 @@ def check_worldwarp_study(request: WorldWarpRequest) -> Study:
     check_folder(request.folder)
     model = check_model(request.choice, "worldwarp")
     window = _window(request, model)
-    rows = worldwarp_rows(request, window)
+    rows, count = worldwarp_rows(request, window), window.first(request.chunks)
+    size = request.size or (model.defaults.height, model.defaults.width)
+    _check_made(request, rows)
     _check_gaussian_steps(request, rows)
+    check_size(size, pyramid=False)
+    if request.steps is not None:
+        check_numbers(count, 0, (request.steps,))
+    check_strength(request.strength)
     feature_library()
-    count = window.first(request.chunks)
     cases = tuple(
         replace(case, chunks=request.chunks, frames=count) for case in WORLD_CASES[: request.clips]
     )
@@ -130,7 +136,7 @@ def check_worldwarp_study(request: WorldWarpRequest) -> Study:
         name="worldwarp",
         title="Ablation of WorldWarp",
         folder=request.folder,
-        size=request.size or (model.defaults.height, model.defaults.width),
+        size=size,
         tracks=(track,),
         source=lambda _: Worlds(),
         configuration={**model_configuration(request.choice, model), "worldwarp": worldwarp},
@@ -212,6 +218,23 @@ def _window(request: WorldWarpRequest, model: ModelFolder) -> Window:
     frames = usual.chunk_frames if request.chunk_frames is None else request.chunk_frames
     overlap = usual.overlap if request.overlap is None else request.overlap
     return checked_window(frames, overlap)
+
+
+def _check_made(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
+    """Options of the generator need a row that it makes."""
+    if any(row.kind == "generated" for row in rows):
+        return
+    given = {
+        f"--scene {request.scene}": request.scene != "gaussian",
+        f"--strength {request.strength}": request.strength is not None,
+        f"--steps {request.steps}": request.steps is not None,
+    }
+    for option, idle in given.items():
+        if idle:
+            raise InputError(
+                f"{option} has no effect, since none of the rows is generated; drop it or name a "
+                "row such as full."
+            )
 
 
 def _check_gaussian_steps(request: WorldWarpRequest, rows: Sequence[Row]) -> None:

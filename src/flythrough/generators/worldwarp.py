@@ -107,11 +107,11 @@ class WorldWarpGenerator:
 
     @staticmethod
     def _described(rollout: Rollout, request: ChunkRequest, captioner: Captioner) -> ChunkRequest:
-        """The request with a prompt in the captioner's words."""
+        """The request with a prompt in the captioner's words; the user's are kept as its wish."""
         assert rollout.start is not None
         seen = rollout.chunks[-1].frames if rollout.chunks else rollout.start.image[None]
         words = captioner.describe(np.asarray(seen), request.prompt)
-        return replace(request, prompt=words or request.prompt)
+        return replace(request, prompt=words or request.prompt, wish=request.prompt)
 
     def hint(self, rollout: Rollout, warp: WarpClip) -> Hint:
         """The last frames so far, then what was rendered for the new ones, as latents."""

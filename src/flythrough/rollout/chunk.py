@@ -34,6 +34,7 @@ class ChunkRequest:
             None exactly when ``world_from_camera`` is.
         warp_digest: identifies this chunk's part of a warp rendered elsewhere, else None.
         window: how long chunks are, and how many frames they share.
+        wish: what the user said, where ``prompt`` is a captioner's words, else None.
 
     Arrays are stored read-only.
 
@@ -47,6 +48,7 @@ class ChunkRequest:
     intrinsics: np.ndarray | None = None
     warp_digest: str | None = None
     window: Window = STANDARD
+    wish: str | None = None
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -74,10 +76,12 @@ class ChunkRequest:
         return self.window.shown(self.index)
 
     def digest(self) -> str:
-        """blake2b-128 of every field; the standard window is not spelled out."""
+        """blake2b-128 of every field; the standard window and no wish are not spelled out."""
         fields: list[object] = [self.index, self.prompt, self.warp_digest]
         if self.window != STANDARD:
             fields.append([self.window.frames, self.window.overlap])
+        if self.wish is not None:
+            fields.append({"wish": self.wish})
         words = canonical_json(fields)
         return digest_of("request", words, self.world_from_camera, self.intrinsics)
 

@@ -60,6 +60,8 @@ def chunk_bytes(chunk: Chunk) -> bytes:
     }
     if request.window != STANDARD:
         words["window"] = [request.window.frames, request.window.overlap]
+    if request.wish is not None:
+        words["wish"] = request.wish
     metadata = {
         _KIND: _CHUNK,
         "request": canonical_json(words),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from flythrough.cameras import pose as se3
-from flythrough.cameras.formats import files_of, read_recorded, read_trajectory
+from flythrough.cameras.formats import colmap_cameras, files_of, read_recorded, read_trajectory
 from flythrough.cameras.formats.cameras_npz import write_cameras
 from flythrough.cameras.formats.colmap import ColmapModel, write_model
+from flythrough.cameras.formats.colmap_files import read_files
 from flythrough.cameras.formats.fixed import natural_key
 from flythrough.cameras.formats.lengths import meeting_depth
 from flythrough.cameras.path_language import parse_path
@@ -148,6 +150,38 @@ def test_points_give_colmap_its_length(tmp_path: Path) -> None:
     assert [file.name for file in files_of(folder)] == ["cameras.bin", "images.bin", "points3D.bin"]
     assert read_recorded(folder, own_lengths=True).unit is LengthUnit.SCENE
     assert read_recorded(folder, own_lengths=False).digest() == path.digest()
+
+
+def test_points_with_tracks_are_read_past_them(tmp_path: Path) -> None:
+    rows = [
+        ((1.0, 2.0, 3.0), (9, 8, 7), 0),
+        ((4.0, 5.0, 6.0), (1, 2, 3), 3),
+        ((7, 8, 9), (0,) * 3, 1),
+    ]
+    data = struct.pack("<Q", len(rows))
+    for number, (xyz, rgb, length) in enumerate(rows):
+        data += struct.pack("<Q3d3BdQ", number, *xyz, *rgb, 0.5, length) + bytes(range(8)) * length
+    folder = colmap(tmp_path / "a")
+    (folder / "points3D.bin").write_bytes(data)
+    files = read_files(folder, "bin")
+    assert files.points.tolist() == [list(xyz) for xyz, _, _ in rows]
+    assert files.colours.tolist() == [list(rgb) for _, rgb, _ in rows]
+    assert files.colours.dtype == np.uint8
+    (folder / "points3D.bin").write_bytes(data[:-20])
+    with pytest.raises(CameraError, match="ends too early"):
+        read_files(folder, "bin")
+
+
+def test_notes_read_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, read = colmap(tmp_path / "a", points=np.array([[0.0, 0, 4]])), []
+
+    def counted(*given: Any) -> Any:
+        read.append(given)
+        return read_files(*given)
+
+    monkeypatch.setattr(colmap_cameras, "read_files", counted)
+    assert len(camera_notes(str(folder), 2)) == 2
+    assert len(read) == 1
 
 
 def test_without_points_the_meeting_of_views_or_the_reach_gives_the_length(tmp_path: Path) -> None:

@@ -56,6 +56,37 @@ def test_longer_chunks_are_a_larger_run(
     assert planned == [9, 17]
 
 
+def test_memory_is_planned_again_for_a_captioner(
+    tiny_st_diff: Path, tiny_captioner: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = GenerateRequest(
+        image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9
+    )
+    silent = build_spec(check(request))
+    worded = build_spec(check(replace(request, caption=str(tiny_captioner))))
+    planned: list[bool] = []
+    placements: list[str | None] = []
+    from flythrough.engine import build
+
+    placed, built = build.placement_for, build.build_captioner
+
+    def placement_for(spec: RolloutSpec, *rest: Any) -> Any:
+        planned.append("captioner" in spec.settings)
+        return placed(spec, *rest)
+
+    def build_captioner(spec: RolloutSpec, *rest: Any) -> Any:
+        placements.append(rest[2])
+        return built(spec, *rest)
+
+    monkeypatch.setattr(build, "placement_for", placement_for)
+    monkeypatch.setattr(build, "build_captioner", build_captioner)
+    sessions = Sessions("cpu", "auto", lambda _text: None)
+    for spec in (silent, worded, silent, worded):
+        sessions.ready(spec)
+    assert planned == [False, True, True]
+    assert placements == ["resident", "resident", None, "resident"]
+
+
 def test_worldwarp_takes_the_fast_path_on_a_cpu_when_asked(tiny_st_diff: Path, photo: Path) -> None:
     request = GenerateRequest(
         image=photo, camera="static", model=str(tiny_st_diff), geometry="flat", frames=9

@@ -55,16 +55,26 @@ def read_trajectory(
     _check_options(path, found, convention, scale)
     if found is not None:
         trajectory = in_median_depths(found, scale)
-    elif check_suffix(path) == ".npz":
+    else:
+        trajectory = own_cameras(path, convention=convention, scale=scale)
+    return trajectory if frames is None else trajectory.padded(frames)[:frames]
+
+
+def own_cameras(
+    path: Path, *, convention: str | None = None, scale: float | None = None
+) -> Trajectory:
+    """The trajectory in a file of ``camera_poses`` or Flythrough's own, for which
+    :func:`fixed_cameras_in` has None; options and errors as :func:`read_trajectory`."""
+    if check_suffix(path) == ".npz":
         factor = camera_poses_npz.TRANSLATION_SCALE if scale is None else check_scale(scale)
         trajectory = camera_poses_npz.read(path, translation_scale=factor, convention=convention)
         if scale is not None and camera_poses_npz.states(path, "unit"):
             raise _unit_is_stated(path, scale, trajectory.unit)
-    else:
-        trajectory = native_json.read(path)
-        if scale is not None:
-            raise _unit_is_stated(path, scale, trajectory.unit)
-    return trajectory if frames is None else trajectory.padded(frames)[:frames]
+        return trajectory
+    trajectory = native_json.read(path)
+    if scale is not None:
+        raise _unit_is_stated(path, scale, trajectory.unit)
+    return trajectory
 
 
 def read_recorded(path: Path, *, own_lengths: bool) -> Trajectory:
@@ -123,20 +133,17 @@ def _fixed_reader(path: Path) -> Callable[[], FixedCameras] | None:
     return None
 
 
-def fixed_notes(path: Path) -> list[str]:
-    """What was left out of or assumed of a file whose format fixes what its matrices mean; nothing
-    for others."""
-    found = fixed_cameras_in(path)
+def fixed_notes(path: Path, found: FixedCameras | None) -> list[str]:
+    """What was left out of or assumed of ``found``, the :func:`fixed_cameras_in` a file; nothing
+    for files of other formats."""
     if found is None:
         return []
     return [f"the camera file {path} ({found.kind}): {text}." for text in found.notes]
 
 
-def scale_note(path: Path) -> str | None:
-    """How long a length of 1 in such a file is taken for; None for a single camera and for files
-    of other formats."""
-    found = fixed_cameras_in(path)
-    if found is None or len(found.trajectory) == 1:
+def scale_note(path: Path, found: FixedCameras) -> str | None:
+    """How long a length of 1 in a file with these cameras is taken for; None for a single one."""
+    if len(found.trajectory) == 1:
         return None
     factor, why = usual_scale(found)
     return (

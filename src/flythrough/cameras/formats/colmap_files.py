@@ -109,11 +109,11 @@ def read_files(folder: Path, form: Form) -> ColmapFiles:
         if form == "bin":
             cameras = dict(_binary_cameras(lens_file.read_bytes()))
             pictures = list(_binary_pictures(picture_file.read_bytes()))
-            rows = _binary_points(points.read_bytes()) if points.is_file() else []
+            found = _binary_points(points.read_bytes()) if points.is_file() else _points_of([])
         else:
             cameras = dict(_text_cameras(lens_file))
             pictures = list(_text_pictures(picture_file))
-            rows = list(_text_points(points)) if points.is_file() else []
+            found = _points_of(list(_text_points(points)) if points.is_file() else [])
     except (OSError, ValueError, OverflowError, struct.error, IndexError) as error:
         short = isinstance(error, struct.error | IndexError)
         reason = "a file or line ends too early" if short else error
@@ -127,8 +127,7 @@ def read_files(folder: Path, form: Form) -> ColmapFiles:
                 f"The COLMAP model in {folder} has no camera {picture.camera}, which the picture "
                 f"{picture.name} was taken with; write cameras and images of one model."
             )
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    return ColmapFiles(cameras, pictures, table[:, :3], table[:, 3:].astype(np.uint8))
+    return ColmapFiles(cameras, pictures, *found)
 
 
 def read_model(folder: Path) -> ColmapModel:
@@ -175,13 +174,22 @@ def _binary_pictures(data: bytes) -> Iterator[Picture]:
         yield _picture(values[8], values[1:8], name)
 
 
-def _binary_points(data: bytes) -> list[tuple[float, ...]]:
-    point, at, found = struct.Struct("<Q3d3BdQ"), 8, []
+def _binary_points(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Points [M,3] and colours [M,3]. Tracks differ in length, so each point is looked for, but its
+    numbers are read together with all others: a model may have millions."""
+    size, at, rows = struct.calcsize("<Q3d3BdQ"), 8, []
+    track = struct.Struct("<Q").unpack_from
     for _ in range(struct.unpack_from("<Q", data)[0]):
-        values = point.unpack_from(data, at)
-        at += point.size + 8 * values[8]
-        found.append(values[1:7])
-    return found
+        (length,) = track(data, at + size - 8)
+        rows.append(data[at + 8 : at + 35])
+        at += size + 8 * length
+    table = np.frombuffer(b"".join(rows), np.dtype([("xyz", "<f8", 3), ("rgb", "u1", 3)]))
+    return table["xyz"].astype(np.float64), table["rgb"].astype(np.uint8)
+
+
+def _points_of(rows: list[tuple[float, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    return table[:, :3], table[:, 3:].astype(np.uint8)
 
 
 def _text_cameras(file: Path) -> Iterator[tuple[int, Camera]]:

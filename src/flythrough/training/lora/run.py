@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flythrough.cameras.formats import fixed_notes
+from flythrough.cameras.formats import fixed_cameras_in, fixed_notes
 from flythrough.conditioning.warped_history import WarpHistorySettings
 from flythrough.disk import read_json
 from flythrough.engine.build import pick_device, pick_dtype
@@ -81,8 +81,9 @@ def train_lora(
     told = notify if rank == 0 else _silent
     clips = [read_clip(source, plan) for source in sources]
     for source in sources:
-        for text in [] if source.camera is None else fixed_notes(source.camera):
-            told(text)
+        if source.camera is not None:
+            for text in fixed_notes(source.camera, fixed_cameras_in(source.camera)):
+                told(text)
     check_geometry_source(plan, clips)
     identity = plan.identity(data_digest(sources), world)
     begun = check_same_run(request.folder, identity)
