@@ -53,7 +53,7 @@ def lora(  # noqa: PLR0913 - every knob of a training run
     reference: Annotated[
         bool, Parameter(help="The published trainer with its defects (docs/training.md).")
     ] = False,
-    steps: Annotated[int | None, Parameter(help="Optimiser steps; 1000, nano 200.")] = None,
+    steps: Annotated[int | None, Parameter(help="Optimiser steps; 1000, nano 160.")] = None,
     items: Annotated[int | None, Parameter(help="Different windows; one a step, nano 40.")] = None,
     rank: Annotated[int, Parameter(help="Inner width of the adapter.")] = 32,
     alpha: Annotated[float | None, Parameter(help="Its scale is alpha / rank; the rank.")] = None,

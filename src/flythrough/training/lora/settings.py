@@ -38,7 +38,7 @@ class Recipe:
 
 PUBLISHED = Recipe(steps=1000, learning_rate=1e-4)
 """Warp-as-History's: a new clip each step."""
-NANO = Recipe(steps=200, learning_rate=5e-4, items=40)
+NANO = Recipe(steps=160, learning_rate=5e-4, items=40)
 """For the bundled model on two cores: drawing a clip costs as much there as a step, so each of 40
 is used five times, with new noise and in another stage."""
 
