@@ -1,6 +1,6 @@
 """An ``st_diff`` put into the bundled model is found by every command, without another change.
 
-On a throw-away folder in the place of the bundled one, and on the bundled one once it has the part.
+On a throw-away folder in the place of the bundled one, and on the bundled one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,9 @@ from flythrough.models import catalog, hub
 from throwaway import Command
 
 BUNDLED = Path(str(files("flythrough"))) / "assets" / "nano"
-real = pytest.param(
-    "real",
-    marks=pytest.mark.skipif(
-        not (BUNDLED / "st_diff").is_dir(), reason="the bundled model has no st_diff yet"
-    ),
-)
 
 
-@pytest.fixture(params=["throw-away", real])
+@pytest.fixture(params=["throw-away", "real"])
 def nano(
     request: pytest.FixtureRequest,
     visible_model: Path,

@@ -129,11 +129,8 @@ def new_lora(
 
 def lora_state(transformer: HeliosTransformer, name: str = "camera") -> dict[str, Tensor]:
     """The adapter's tensors, float32 on the CPU, keyed as in ``LoraFile.state``."""
-    return {
-        f"{layer}.lora_{side}.weight": _weight(module, side, name).detach().float().cpu().clone()
-        for layer, module in _adapted(transformer, name)
-        for side in "AB"
-    }
+    matrices = _matrices(transformer, name)
+    return {key: weight.detach().float().cpu().clone() for key, weight in matrices.items()}
 
 
 def fill_lora(
@@ -144,11 +141,7 @@ def fill_lora(
     Raises:
         WeightsError: its layers or shapes are not those of the adapter.
     """
-    mine = {
-        f"{layer}.lora_{side}.weight": _weight(module, side, name)
-        for layer, module in _adapted(transformer, name)
-        for side in "AB"
-    }
+    mine = _matrices(transformer, name)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in mine.items()}:
         raise WeightsError(
             f"the adapter {name!r} has {len(mine)} matrices, the given one {len(state)}, or their "
@@ -235,6 +228,15 @@ def _adapted(transformer: HeliosTransformer, name: str) -> list[tuple[str, LoraL
             "attach_lora or new_lora first"
         )
     return found
+
+
+def _matrices(transformer: HeliosTransformer, name: str) -> dict[str, nn.Parameter]:
+    """The adapter's own parameters, keyed as in ``LoraFile.state``."""
+    return {
+        f"{layer}.lora_{side}.weight": _weight(module, side, name)
+        for layer, module in _adapted(transformer, name)
+        for side in "AB"
+    }
 
 
 def _weight(module: LoraLinear, side: str, name: str) -> nn.Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -31,11 +32,10 @@ def stream_layers(net: nn.Module, device: torch.device, *, prefetch: bool) -> No
     )
 
 
-class ElsewhereCodec:
-    """A codec on a device of its own; what it gives comes to the device that asks."""
+class _PlacedCodec(ABC):
+    """A codec whose calls go through :meth:`_call`, which sees to where they run."""
 
-    def __init__(self, codec: Codec, there: torch.device, here: torch.device) -> None:
-        self.codec, self.there, self._here = codec.to(there), there, here
+    codec: Codec
 
     @property
     def latent_channels(self) -> int:
@@ -49,21 +49,32 @@ class ElsewhereCodec:
     def temporal(self) -> int:
         return self.codec.temporal
 
+    def encode(self, video: Tensor) -> Tensor:
+        return self._call(self.codec.encode, video)
+
+    def encode_still(self, image: Tensor) -> Tensor:
+        return self._call(self.codec.encode_still, image)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._call(self.codec.decode, latents)
+
+    @abstractmethod
+    def _call(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """``work`` of ``given``."""
+
+
+class ElsewhereCodec(_PlacedCodec):
+    """A codec on a device of its own; what it gives comes to the device that asks."""
+
+    def __init__(self, codec: Codec, there: torch.device, here: torch.device) -> None:
+        self.codec, self.there, self._here = codec.to(there), there, here
+
     def to(self, device: torch.device | str) -> ElsewhereCodec:
         """Give results to another device from now on; the codec stays."""
         self._here = torch.device(device)
         return self
 
-    def encode(self, video: Tensor) -> Tensor:
-        return self._sent(self.codec.encode, video)
-
-    def encode_still(self, image: Tensor) -> Tensor:
-        return self._sent(self.codec.encode_still, image)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._sent(self.codec.decode, latents)
-
-    def _sent(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    def _call(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         with current(self.there):
             return work(given.to(self.there)).to(self._here)
 
@@ -73,39 +84,18 @@ def current(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-class VisitingCodec:
+class VisitingCodec(_PlacedCodec):
     """A codec that lies in host memory and comes to the device for each call."""
 
     def __init__(self, codec: Codec, device: torch.device) -> None:
         self.codec, self._device = codec, device
-
-    @property
-    def latent_channels(self) -> int:
-        return self.codec.latent_channels
-
-    @property
-    def spatial(self) -> int:
-        return self.codec.spatial
-
-    @property
-    def temporal(self) -> int:
-        return self.codec.temporal
 
     def to(self, device: torch.device | str) -> VisitingCodec:
         """Come to another device from now on."""
         self._device = torch.device(device)
         return self
 
-    def encode(self, video: Tensor) -> Tensor:
-        return self._visit(self.codec.encode, video)
-
-    def encode_still(self, image: Tensor) -> Tensor:
-        return self._visit(self.codec.encode_still, image)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._visit(self.codec.decode, latents)
-
-    def _visit(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    def _call(self, work: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         self.codec.to(self._device)
         try:
             return work(given)

@@ -105,8 +105,10 @@ class CodecTask:
             + s.ssim * losses["ssim"]
             + s.statistics * losses["statistics"]
             + s.scale * losses["scale"]
-            + s.detail * losses["detail"]
         )
+        if s.detail:
+            losses["detail"] = detail_loss(_as_images(decoded), _as_images(video))
+            losses["total"] = losses["total"] + s.detail * losses["detail"]
         return losses
 
     def _reconstruction(self, decoded: Tensor, video: Tensor) -> dict[str, Tensor]:
@@ -116,7 +118,6 @@ class CodecTask:
             "chroma": (chroma(images) - chroma(truth)).abs().mean(),
             "gradient": gradient_loss(images, truth),
             "ssim": 1 - multi_scale_ssim(images, truth),
-            "detail": detail_loss(images, truth),
         }
 
     def _scale_consistency(self, latents: Tensor, video: Tensor, step: int) -> Tensor:
