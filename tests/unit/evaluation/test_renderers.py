@@ -15,6 +15,7 @@ from fake_scene import FakeRenderer
 from flythrough.cameras import pose as se3
 from flythrough.cameras.source import trajectory_from
 from flythrough.errors import FaultError, InputError
+from flythrough.evaluation.pose import FirstView, pose_track
 from flythrough.evaluation.renderers import source
 from flythrough.evaluation.renderers.clips import renderer_clips
 from flythrough.evaluation.renderers.source import RENDERERS, Known, Rendered, self_check
@@ -120,3 +121,26 @@ def test_one_view_brought_over_by_depth_equals_the_other(name: str, scene: str, 
     assert agreement.holds, str(agreement)
     wrong = replace(views, world_from_camera=se3.inverse(views.world_from_camera))
     assert self_check(wrong, k, 2).psnr < agreement.psnr - 3
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_the_end_of_each_clip_can_be_measured(name: str) -> None:
+    """What no exact render passes, no model can: floors and walls that repeat, or show nothing."""
+    if find_spec(name) is None:
+        pytest.skip(f'{name} is not installed (pip install "flythrough[renderers]")')
+    if find_spec("cv2") is None:
+        pytest.skip('OpenCV is not installed (pip install "flythrough[evaluate]")')
+    source.renderer.cache_clear()
+    size = (192, 320)
+    drawn, k = source.renderer(name), default_intrinsics(*size, 60.0)
+    for case in renderer_clips([name]).of("chunk"):
+        depth = drawn.views(case.kind, case.seed, np.eye(4)[None], k, size).depth[0]
+        median = float(np.median(depth[depth > 0]))
+        path = trajectory_from(case.path, case.count, 16.0).resolve(k, size, median, metric=True)
+        ends = path.world_from_camera[[0, -1]]
+        views = drawn.views(case.kind, case.seed, ends, k, size)
+        photo = FirstView(views.rgb[0], views.depth[0], k, views.world_from_camera[0])
+        track = pose_track(views.rgb, photo, views.world_from_camera, median)
+        assert track.inliers[0] >= 40, (case, track)
+        assert track.rotation[0] < 0.5, (case, track)
+        assert track.translation[0] < 1, (case, track)

@@ -16,8 +16,8 @@ def _case(source: str, scene: str, seed: int, path: str, chunks: int = 1) -> Cas
 
 
 _CHUNK = (
-    _case("miniworld", "four-rooms", 11, "orbit left 12deg"),
-    _case("miniworld", "sidewalk", 12, "forward 0.25"),
+    _case("miniworld", "four-rooms", 14, "orbit left 12deg"),
+    _case("miniworld", "sidewalk", 12, "forward 0.15"),
     _case("miniworld", "objects", 13, "truck right 0.2"),
     _case("pybullet", "table", 11, "orbit left 12deg"),
     _case("pybullet", "yard", 12, "forward 0.2"),
@@ -25,8 +25,8 @@ _CHUNK = (
     _case("mujoco", "blocks", 11, "orbit left 12deg"),
     _case("mujoco", "clutter", 12, "forward 0.25"),
     _case("mujoco", "pillars", 13, "crane up 0.12"),
-    _case("vizdoom", "basic", 11, "orbit left 12deg"),
-    _case("vizdoom", "my-way-home", 12, "forward 0.3"),
+    _case("vizdoom", "basic", 12, "orbit left 12deg"),
+    _case("vizdoom", "my-way-home", 12, "forward 0.2"),
     _case("vizdoom", "my-way-home", 13, "pan right 20deg"),
 )
 _LOOP = (

@@ -1,4 +1,4 @@
-"""MuJoCo: rooms of primitive shapes with speckled materials, drawn by OpenGL without a window."""
+"""MuJoCo: rooms of primitive shapes with speckled surfaces, drawn by OpenGL without a window."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from flythrough.evaluation.renderers.base import Views, chosen_scene, package, v
 
 SCENES = {"blocks": (12, 0.45), "pillars": (9, 0.25), "clutter": (30, 0.3)}
 """Number and size of the shapes that stand about."""
+
+_MATERIALS = 8
+_TEXELS = 512  # along an edge of a cube's face
+_SPECKS = (8, 24, 64, 192)
+"""Grains along an edge, one layer each: what a camera can hold on to from far and from near."""
 
 _GL_FROM_CV = np.diag([1.0, -1.0, -1.0])
 _EYE, _TARGET = (-3.2, -2.6, 1.6), (0.6, 0.4, 0.7)
@@ -35,6 +40,7 @@ class MuJoCo:
         chosen_scene(scene, SCENES, "MuJoCo")
         height, width = size
         model = self._mujoco.MjModel.from_xml_string(room(scene, seed, size))
+        _paint(model, seed)
         model.cam_fovy[0] = vertical_angle(intrinsics, height)
         data = self._mujoco.MjData(model)
         self._mujoco.mj_forward(model, data)
@@ -66,14 +72,12 @@ def room(scene: str, seed: int, size: tuple[int, int]) -> str:
     source = np.random.default_rng(seed)
     count, large = SCENES[scene]
     assets, shapes = [], []
-    for number in range(8):
-        one, other, mark = source.uniform(0.15, 0.95, (3, 3))
+    for number in range(_MATERIALS):
         assets.append(
-            f'<texture name="t{number}" type="2d" builtin="checker" '
-            f'rgb1="{_three(one)}" rgb2="{_three(other)}" mark="random" random="0.06" '
-            f'markrgb="{_three(mark)}" width="256" height="256"/>'
-            f'<material name="m{number}" texture="t{number}" texuniform="true" '
-            'texrepeat="1 1" specular="0" shininess="0" reflectance="0"/>'
+            f'<texture name="t{number}" type="cube" builtin="flat" rgb1="1 1 1" '
+            f'width="{_TEXELS}" height="{6 * _TEXELS}"/>'
+            f'<material name="m{number}" texture="t{number}" '
+            'specular="0" shininess="0" reflectance="0"/>'
         )
     for number in range(count):
         x, y = source.uniform((-1.4, -1.8), (3.2, 3.2))
@@ -115,5 +119,19 @@ def room(scene: str, seed: int, size: tuple[int, int]) -> str:
     )
 
 
-def _three(values: np.ndarray) -> str:
-    return " ".join(f"{value:.3f}" for value in values)
+def _paint(model: Any, seed: int) -> None:
+    """Fill the cube textures: the built-in patterns repeat, and are smeared over upright faces."""
+    source = np.random.default_rng([seed, 1])
+    for number in range(_MATERIALS):
+        bright = source.uniform(0.3, 0.95, 3)
+        dark = bright * source.uniform(0.25, 0.6)
+        share = np.zeros((6, _TEXELS, _TEXELS))
+        for grains in _SPECKS:
+            grid = source.normal(size=(6, grains, grains))
+            where = np.arange(_TEXELS) * grains // _TEXELS
+            share += grid[:, where][:, :, where]
+        mixed = 1 / (1 + np.exp(-share))[..., None]
+        texels = dark + (bright - dark) * mixed
+        first = int(model.tex_adr[number])
+        painted = (255 * texels).round().astype(np.uint8).ravel()
+        model.tex_data[first : first + painted.size] = painted

@@ -27,11 +27,13 @@ LEAST_GAIN = 3.0
 
 @dataclass(frozen=True)
 class Known:
-    """A renderer: its title, its Python package and how it is made."""
+    """A renderer: its title, its Python package, how it is made, and the number of the last change
+    to what its scenes look like here."""
 
     title: str
     package: str
     make: Callable[[], Renderer]
+    scenes: int = 1
 
 
 def _miniworld() -> Renderer:
@@ -61,7 +63,7 @@ def _vizdoom() -> Renderer:
 RENDERERS = {
     "miniworld": Known("MiniWorld", "miniworld", _miniworld),
     "pybullet": Known("PyBullet", "pybullet", _pybullet),
-    "mujoco": Known("MuJoCo", "mujoco", _mujoco),
+    "mujoco": Known("MuJoCo", "mujoco", _mujoco, 2),
     "vizdoom": Known("ViZDoom", "vizdoom", _vizdoom),
 }
 
@@ -93,11 +95,12 @@ class Rendered:
         self._renderer = renderer(name)
 
     def version(self) -> str:
+        known = RENDERERS[self.name]
         try:
-            number = version(RENDERERS[self.name].package)
+            number = version(known.package)
         except PackageNotFoundError:
             number = "unknown"
-        return f"{self.name} 1 {number} {VIEW_ANGLE}"
+        return f"{self.name} {known.scenes} {number} {VIEW_ANGLE}"
 
     def truth(self, case: Case, size: tuple[int, int]) -> Truth:
         k = default_intrinsics(*size, VIEW_ANGLE)
