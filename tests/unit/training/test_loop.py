@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,28 @@ def test_two_processes_equal_one_with_all_samples(tmp_path: Path) -> None:
     for key, value in single.task.modules.state_dict().items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-6)
     assert len(lines(folder / "log.jsonl")) == SETTINGS.steps  # only rank 0 writes
+
+
+def test_accelerate_starts_processes_that_find_one_another(tmp_path: Path) -> None:
+    """The command of docs/training.md with a short script in the place of ``flythrough``."""
+    script = tmp_path / "joined.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from flythrough.training.loop import rank_and_world, start_processes, wait_for_all\n"
+        "start_processes(torch.device('cpu'))\n"
+        "wait_for_all()\n"
+        "rank, world = rank_and_world()\n"
+        "Path(sys.argv[1], f'{rank}-of-{world}').touch()\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launch += ["--num_processes", "2", "--main_process_port", str(port)]
+    subprocess.run([*launch, str(script), str(tmp_path)], check=True, timeout=120)
+    assert {path.name for path in tmp_path.glob("*-of-*")} == {"0-of-2", "1-of-2"}
 
 
 def test_adams_state_goes_where_its_parameter_is() -> None:
