@@ -1,6 +1,6 @@
 """Everything about the Wan codec on one GPU: correctness first, then speed, then whole chunks.
 
-    python bench/gpu_codec.py FOLDER [--config published] [--device cuda] [--seconds 520]
+    python bench/gpu_codec.py FOLDER [--only NAMES] [--seconds 520]
 
 Rows go to FOLDER/codec.json as soon as each is known; a section that fails is a row with its
 traceback. Profiles are text files beside it. No weights are read: all are random, drawn on the
@@ -9,13 +9,10 @@ device. Sections that would begin after --seconds are left out and named.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ from torch.nn import functional
 
 from flythrough.bench import suites
 from flythrough.bench.chunks import ChunkWork, make_chunks
-from flythrough.bench.clock import machine, median_seconds, peaks, reset_peak, seconds
+from flythrough.bench.clock import median_seconds, peaks, reset_peak
 from flythrough.bench.forwards import psnr
 from flythrough.bench.random_model import (
     add_random_adapter,
@@ -33,8 +30,8 @@ from flythrough.bench.random_model import (
     random_model,
     random_wan,
 )
-from flythrough.bench.rows import Figures, Rows, line
-from flythrough.bench.sizes import SIZES
+from flythrough.bench.rows import Figures
+from flythrough.bench.sections import SectionRun, start
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.kernels import has_triton
@@ -49,29 +46,18 @@ FOLDED = (0, 96, 192, 384)
 
 
 @dataclass
-class Run:
+class Run(SectionRun):
     """The measurement under way."""
 
-    bench: suites.Bench
-    folder: Path
-    until: float
     wan: Any = None
     net: HeliosTransformer | None = None
     best: CodecSettings = CodecSettings()  # noqa: RUF009
 
-    def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
-        return self.bench.rows.measure(name, work)
-
-    def section(self, name: str, work: Callable[[], None]) -> None:
-        """Run one section unless time is up; its own fault ends it alone."""
-        if time.monotonic() > self.until:
-            self.row(f"section {name}", lambda: {"left_out": "time is up"})
-            return
-
-        def timed() -> Figures:
-            return {"section_s": round(seconds(work, self.bench.device), 1)}
-
-        self.row(f"section {name}", timed)
+    def denoiser(self) -> HeliosTransformer:
+        """The denoiser of every section, drawn when the first needs it."""
+        if self.net is None:
+            self.net = self.bench.denoiser()
+        return self.net
 
     @property
     def half(self) -> torch.dtype:
@@ -337,12 +323,10 @@ def chunk_codec(run: Run) -> Codec:
 
 def helios(run: Run, suffix: str = "") -> None:
     """Chunks decoded before and beside the next; the frames must be the same."""
-    bench = run.bench
-    if run.net is None:
-        run.net = bench.denoiser()
+    bench, net = run.bench, run.denoiser()
     model = replace(
-        random_model(run.net, bench.size, bench.device, codec=chunk_codec(run)),
-        fast=FastDenoiser(run.net),
+        random_model(net, bench.size, bench.device, codec=chunk_codec(run)),
+        fast=FastDenoiser(net),
     )
     for steps in ((2, 2, 2), (1, 1, 1)):
         made = {}
@@ -371,13 +355,10 @@ def helios(run: Run, suffix: str = "") -> None:
 def camera(run: Run, suffix: str = "") -> None:
     """Camera-led chunks from a given warp, 86 % in view: the full recipe, and the realtime preset
     with the small codec. The adapter stays attached."""
-    bench = run.bench
-    assert run.net is not None
-    fast = FastDenoiser(run.net)
-    full = replace(
-        random_model(run.net, bench.size, bench.device, codec=chunk_codec(run)), fast=fast
-    )
-    live = replace(random_model(run.net, bench.size, bench.device, fast_codec=True), fast=fast)
+    bench, net = run.bench, run.denoiser()
+    fast = FastDenoiser(net)
+    full = replace(random_model(net, bench.size, bench.device, codec=chunk_codec(run)), fast=fast)
+    live = replace(random_model(net, bench.size, bench.device, fast_codec=True), fast=fast)
     rows = (
         ("wah [2, 2, 2]", full, ChunkWork((2, 2, 2), suites.SHARE, chunks=bench.chunks)),
         ("wah realtime", live, ChunkWork((1, 1, 1), suites.SHARE, True, bench.chunks)),
@@ -394,45 +375,24 @@ def with_adapter(run: Run, suffix: str) -> None:
     """:func:`camera` with a random adapter, which is taken off again."""
     from flythrough.models.adapters import detach_lora
 
-    assert run.net is not None
-    add_random_adapter(run.net)
+    net = run.denoiser()
+    add_random_adapter(net)
     try:
         camera(run, suffix)
     finally:
-        detach_lora(run.net, suites.CAMERA)
+        detach_lora(net, suites.CAMERA)
 
 
 def eight_bits(run: Run) -> None:
     """From here on the denoiser's large weights have 8 bits."""
-    assert run.net is not None
-    quantise_blocks(run.net.blocks)
+    quantise_blocks(run.denoiser().blocks)
     reset_peak(run.bench.device)
     run.row("weights in 8 bits", lambda: peaks(run.bench.device))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", default="published", choices=list(SIZES))
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=520)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=3)
-    given = parser.parse_args()
-    until = time.monotonic() + given.seconds
-    given.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(given.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    header = {"config": vars(given), "machine": machine(device)}
-    started = time.monotonic()
-
-    def shown(name: str, figures: Figures) -> None:
-        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
-
-    rows = Rows(header, given.folder / "codec.json", shown, forgive=True)
-    bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
-    run = Run(bench, given.folder, until)
-    run.wan = random_wan(bench.size, device)
+    run = start(Run, __doc__ or "", "codec.json")
+    run.wan = random_wan(run.bench.size, run.bench.device)
     run.section("correctness", lambda: correctness(run))
     run.section("kernels", lambda: passes(run))
     run.section("precisions", lambda: precisions(run))

@@ -1,6 +1,6 @@
 """Everything about the fast denoiser on one GPU: correctness first, then speed, then profiles.
 
-    python bench/gpu_fast.py FOLDER [--config published] [--device cuda] [--seconds 520]
+    python bench/gpu_fast.py FOLDER [--only NAMES] [--seconds 520]
 
 Rows go to FOLDER/fast.json as soon as each is known; a section that fails is a row with its
 traceback. Profiles are text files beside it. No weights are read: all are random, drawn on the
@@ -9,12 +9,9 @@ device. Sections that would begin after --seconds are left out and named.
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +20,7 @@ from torch.nn import functional
 
 from flythrough.bench import suites
 from flythrough.bench.chunks import ChunkWork, make_chunks
-from flythrough.bench.clock import machine, median_seconds, seconds
+from flythrough.bench.clock import median_seconds, seconds
 from flythrough.bench.forwards import (
     packed,
     psnr,
@@ -38,8 +35,8 @@ from flythrough.bench.random_model import (
     random_denoiser,
     random_model,
 )
-from flythrough.bench.rows import Figures, Rows, line
-from flythrough.bench.sizes import SIZES
+from flythrough.bench.rows import Figures
+from flythrough.bench.sections import SectionRun, start
 from flythrough.models.adapters import detach_lora, set_lora_active
 from flythrough.models.fast import attention, denoiser
 from flythrough.models.fast.activations import Activations
@@ -60,27 +57,10 @@ KINDS = ("text", "native", "warp", "patch-mid")
 
 
 @dataclass
-class Run:
+class Run(SectionRun):
     """The measurement under way."""
 
-    bench: suites.Bench
-    folder: Path
-    until: float
     net: HeliosTransformer | None = None
-
-    def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
-        return self.bench.rows.measure(name, work)
-
-    def section(self, name: str, work: Callable[[], None]) -> None:
-        """Run one section unless time is up; its own fault ends it alone."""
-        if time.monotonic() > self.until:
-            self.row(f"section {name}", lambda: {"left_out": "time is up"})
-            return
-
-        def timed() -> Figures:
-            return {"section_s": round(seconds(work, self.bench.device), 1)}
-
-        self.row(f"section {name}", timed)
 
 
 def kernels(run: Run) -> None:
@@ -428,27 +408,8 @@ def codecs(run: Run) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", default="published", choices=list(SIZES))
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=520)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=3)
-    given = parser.parse_args()
-    until = time.monotonic() + given.seconds
-    given.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(given.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    header = {"config": vars(given), "machine": machine(device)}
-    started = time.monotonic()
-
-    def shown(name: str, figures: Figures) -> None:
-        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
-
-    rows = Rows(header, given.folder / "fast.json", shown, forgive=True)
-    bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
-    run = Run(bench, given.folder, until)
+    run = start(Run, __doc__ or "", "fast.json")
+    bench = run.bench
     run.section("ceilings", lambda: suites.ceilings(bench))
     run.section("kernels", lambda: kernels(run))
     run.section("products", lambda: products(run))

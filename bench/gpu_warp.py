@@ -1,6 +1,6 @@
 """Everything about the conditioning path on one GPU: equal to the CPU first, then speed, profiles.
 
-    python bench/gpu_warp.py FOLDER [--config published] [--device cuda] [--seconds 520]
+    python bench/gpu_warp.py FOLDER [--only NAMES] [--seconds 520]
 
 Rows go to FOLDER/warp.json as soon as each is known; a section that fails is a row with its
 traceback. Profiles are text files beside it. No weights are read: all are random, drawn on the
@@ -9,22 +9,20 @@ device. Sections that would begin after --seconds are left out and named.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flythrough.bench import attention_plans, suites, warp
-from flythrough.bench.clock import machine, median_seconds, seconds, synchronise
+from flythrough.bench.clock import median_seconds, synchronise
 from flythrough.bench.forwards import relative_gap
 from flythrough.bench.random_model import add_random_adapter
-from flythrough.bench.rows import Figures, Rows, line
-from flythrough.bench.sizes import SIZES
+from flythrough.bench.rows import Figures
+from flythrough.bench.sections import SectionRun, start
 from flythrough.bench.warp import FULL, LIVE, Material, material
 from flythrough.bench.warp_scene import random_pi3x
 from flythrough.conditioning.visibility import visibility_to_latent
@@ -32,6 +30,7 @@ from flythrough.geometry.align import depth_scale
 from flythrough.geometry.types import Geometry
 from flythrough.models.adapters import set_lora_active
 from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.history_tokens import kept_tokens
 from flythrough.scene import mesh_draw
 from flythrough.scene.backdrop import far_backdrop
@@ -56,26 +55,8 @@ RENDERINGS = {
 
 
 @dataclass
-class Run:
+class Run(SectionRun):
     """The measurement under way."""
-
-    bench: suites.Bench
-    folder: Path
-    until: float
-
-    def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
-        return self.bench.rows.measure(name, work)
-
-    def section(self, name: str, work: Callable[[], None]) -> None:
-        """Run one section unless time is up; its own fault ends it alone."""
-        if time.monotonic() > self.until:
-            self.row(f"section {name}", lambda: {"left_out": "time is up"})
-            return
-
-        def timed() -> Figures:
-            return {"section_s": round(seconds(work, self.bench.device), 1)}
-
-        self.row(f"section {name}", timed)
 
 
 def on(keyframe: Keyframe, device: str | torch.device) -> Keyframe:
@@ -288,31 +269,15 @@ def whole(run: Run) -> None:
         }
 
     run.row("adapter switched on and off", switch)
-    warp.latency(bench, net, random_pi3x(bench.size, bench.device))
+    geometry = random_pi3x(bench.size, bench.device)
+    warp.latency(bench, net, geometry)
+    quantise_blocks(net.blocks)
+    warp.latency(bench, net, geometry, " fp8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", default="published", choices=list(SIZES))
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=520)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=3)
-    given = parser.parse_args()
-    until = time.monotonic() + given.seconds
-    given.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(given.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    header = {"config": vars(given), "machine": machine(device)}
-    started = time.monotonic()
-
-    def shown(name: str, figures: Figures) -> None:
-        print(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}", flush=True)
-
-    rows = Rows(header, given.folder / "warp.json", shown, forgive=True)
-    bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
-    run = Run(bench, given.folder, until)
+    run = start(Run, __doc__ or "", "warp.json")
+    bench = run.bench
     run.section("kernels", lambda: kernels(run))
     run.section("correctness", lambda: correctness(run))
     run.section("conditioning", lambda: warp.conditioning(bench))

@@ -11,6 +11,7 @@ import pytest
 
 import flythrough as ft
 from flythrough.bench.rows import Rows, line
+from flythrough.bench.sections import SectionRun, start
 from flythrough.cli.compute import chosen_compute
 from flythrough.errors import InputError
 from throwaway import Command
@@ -182,3 +183,17 @@ def test_a_failing_row_is_kept_and_the_next_measured(tmp_path: Path) -> None:
     assert "FAILED ZeroDivisionError" in line("bad", found["bad"])
     with pytest.raises(ZeroDivisionError):
         Rows({}).measure("bad", lambda: {"a": 1 // 0})
+
+
+def test_a_script_runs_the_sections_that_were_asked_for(tmp_path: Path) -> None:
+    arguments = [str(tmp_path), "--config", "tiny", "--device", "cpu", "--only", "one, three"]
+    run = start(SectionRun, "a measurement", "rows.json", arguments)
+    done: list[str] = []
+    for name in ("one", "two", "three"):
+        run.section(name, lambda name=name: done.append(name))  # type: ignore[misc]
+    run.until = 0.0
+    run.section("three", lambda: done.append("late"))
+    assert done == ["one", "three"]
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert rows["section three"] == {"left_out": "time is up"}
+    assert "section two" not in rows

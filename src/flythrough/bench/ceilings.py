@@ -31,7 +31,7 @@ def product_ceiling(
             return x @ w.t()
 
     median, _, _ = median_seconds(work, device, runs, 3)
-    return {"side": side, "tflops": round(2 * side**3 / median / 1e12, 2)}
+    return {"side": side, "tflops": _tflops(2 * side**3, median)}
 
 
 def attention_ceiling(
@@ -43,16 +43,21 @@ def attention_ceiling(
     flops = 4 * tokens**2 * heads * width
     with preferred_backends(device):
         median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
-    found["preferred_tflops"] = round(flops / median / 1e12, 2)
+    found["preferred_tflops"] = _tflops(flops, median)
     joint = torch.randn(1, tokens, 3, heads, width, device=device, dtype=dtype)
     q, k, v = joint.unbind(2)  # as the denoiser's joint product leaves them
     with preferred_backends(device):
         median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
-    found["joint_tflops"] = round(flops / median / 1e12, 2)
+    found["joint_tflops"] = _tflops(flops, median)
     median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
-    found["default_tflops"] = round(flops / median / 1e12, 2)
+    found["default_tflops"] = _tflops(flops, median)
     if device.type == "cuda" and flash_module() is not None:
         flash = attention("flash")
         median, _, _ = median_seconds(lambda: flash(q, k, v, None), device, runs, 3)
-        found["flash_tflops"] = round(flops / median / 1e12, 2)
+        found["flash_tflops"] = _tflops(flops, median)
     return found
+
+
+def _tflops(operations: int, seconds: float) -> float:
+    """Four digits, however slow the device: others divide by it."""
+    return float(f"{operations / seconds / 1e12:.4g}")

@@ -112,5 +112,6 @@ def device_against_cpu(device: torch.device) -> dict[str, Any]:
         picture, gradient = views[name]
         found[f"{name}_picture_off"] = float((picture - views["cpu"][0]).abs().max())
         found[f"{name}_gradient_gap"] = relative_gap(gradient, views["cpu"][1])
-    found["good"] = found["torch_picture_off"] < 2e-3 and found["torch_gradient_gap"] < 1e-2
+    near = found["torch_picture_off"] < 2e-3 and found["torch_gradient_gap"] < 1e-2
+    found["good"] = near and found["used_picture_off"] < 2e-2
     return found

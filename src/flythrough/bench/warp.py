@@ -213,7 +213,7 @@ def whole(bench: Bench, name: str, model: LoadedModel, net: Pi3X, *, live: bool)
     bench.rows.measure(f"conditioning of a later chunk{name}", lambda: measured(condition))
 
 
-def latency(bench: Bench, denoiser: HeliosTransformer, net: Pi3X) -> None:
+def latency(bench: Bench, denoiser: HeliosTransformer, net: Pi3X, suffix: str = "") -> None:
     """A row: from a camera command to the new frames, with the realtime preset; all 33 of a chunk
     come at once."""
     model = replace(
@@ -246,7 +246,7 @@ def latency(bench: Bench, denoiser: HeliosTransformer, net: Pi3X) -> None:
             **peaks(bench.device),
         }
 
-    bench.rows.measure("camera command to new frames, realtime", measured)
+    bench.rows.measure(f"camera command to new frames, realtime{suffix}", measured)
 
 
 def _generator(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flythrough.cli.output import stderr_console
-
 if TYPE_CHECKING:
     from flythrough.engine.batch import BatchProgress
     from flythrough.engine.batch_check import BatchJob
@@ -21,11 +19,12 @@ def batch_progress(
     """Yields what the engine reports to, and what to call after each of ``jobs``."""
     from rich.progress import (
         BarColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from flythrough.cli.bar import Bar
 
     total = sum(job.chunks for job in jobs)
     before = {job.id: sum(j.chunks for j in jobs[:n]) for n, job in enumerate(jobs)}
@@ -38,7 +37,7 @@ def batch_progress(
         TimeRemainingColumn(),
     )
     # Results on stdout must not be led to stderr, where the bar is, unless both are the screen.
-    bar = Progress(*columns, console=stderr_console(), redirect_stdout=sys.stdout.isatty())
+    bar = Bar(*columns, redirect_stdout=sys.stdout.isatty())
     count = 0
     with bar:
         task = bar.add_task("loading", total=total, shown=0, videos=len(jobs), visible=bool(jobs))

@@ -28,11 +28,12 @@ def frame_progress(
     """Yields the callback the engine reports to. ``frames`` caps the count that is shown."""
     from rich.progress import (
         BarColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from flythrough.cli.bar import Bar
 
     start = min(frames, window.first(first_chunk))
     columns = (
@@ -45,7 +46,7 @@ def frame_progress(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr_console(), transient=False) as bar:
+    with Bar(*columns) as bar:
         task = bar.add_task(
             "starting", total=frames, completed=start, shown=start, rate=f"chunk 1/{chunks}"
         )

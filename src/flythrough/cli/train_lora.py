@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.output import emit, note, stderr_console
+from flythrough.cli.output import emit, note
 
 if TYPE_CHECKING:
     from flythrough.training.loop import Record
@@ -144,13 +144,14 @@ class _Bars:
     def __init__(self) -> None:
         from rich.progress import (
             BarColumn,
-            Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
-        self.bar = Progress(
+        from flythrough.cli.bar import Bar
+
+        self.bar = Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -158,7 +159,6 @@ class _Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=stderr_console(),
         )
         self._tasks: dict[str, int] = {}
 

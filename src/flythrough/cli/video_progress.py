@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flythrough.cli.output import stderr_console
-
 
 @contextmanager
 def video_progress(videos: int) -> Iterator[Callable[[int, str, float], None]]:
     """Yields what is told the finished videos, the one at work and its finished share."""
     from rich.progress import (
         BarColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from flythrough.cli.bar import Bar
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -27,7 +26,7 @@ def video_progress(videos: int) -> Iterator[Callable[[int, str, float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr_console()) as bar:
+    with Bar(*columns) as bar:
         task = bar.add_task("starting", total=videos, shown=0)
 
         def update(done: int, label: str, share: float) -> None:

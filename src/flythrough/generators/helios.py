@@ -77,6 +77,10 @@ class HeliosGenerator:
         self.after_step: AfterStep | None = None
         self._known: tuple[str, Anchors] | None = None
         self._noised = lru_cache(maxsize=1)(self._add_noise)
+        # The same object for the same prompt: the fast path would have to compare values, for which
+        # the host waits until the device has nothing left to do.
+        self._embedded = lru_cache(maxsize=4)(self._embed)
+        self._cast: list[tuple[Tensor, Tensor]] = []
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
         return self.begin(rollout, request, report).finished()
@@ -225,6 +229,9 @@ class HeliosGenerator:
 
     def embedding(self, prompt: str) -> Tensor:
         """Text embedding [1,L,D] of ``prompt``; the encoder keeps those it has made."""
+        return self._embedded(prompt)
+
+    def _embed(self, prompt: str) -> Tensor:
         return self.model.prompts.encode([prompt], self.settings.max_sequence_length)
 
     def blended_embedding(
@@ -285,7 +292,7 @@ class HeliosGenerator:
         guidance = settings.guidance
         plain = None
         if guidance.active:
-            plain = self.embedding(spec.negative_prompt).to(self.model.transformer.dtype)
+            plain = self._as_network(self.embedding(spec.negative_prompt))
         self.model.prompts.release()
         current: tuple[int, StageConditioning, PackedHistory] | None = None
         step = 0
@@ -328,8 +335,17 @@ class HeliosGenerator:
         )
 
     def _ready(self, stage: StageConditioning) -> StageConditioning:
-        """The prompt in the network's dtype, once for all steps of the stage."""
-        return replace(stage, embedding=stage.embedding.to(self.model.transformer.dtype))
+        """The prompt in the network's dtype."""
+        return replace(stage, embedding=self._as_network(stage.embedding))
+
+    def _as_network(self, embedding: Tensor) -> Tensor:
+        """``embedding`` in the network's dtype, made once for all chunks that have it."""
+        for given, made in self._cast:
+            if given is embedding:
+                return made
+        made = embedding.to(self.model.transformer.dtype)
+        self._cast = [*self._cast[-3:], (embedding, made)]
+        return made
 
     def denoise(
         self, x: Tensor, timestep: Tensor, stage: StageConditioning, history: PackedHistory

@@ -29,6 +29,7 @@ from flythrough.conditioning.warped_history import (
 from flythrough.generators.base import Report, SamplerSettings, silent
 from flythrough.generators.given_warp import GivenWarp
 from flythrough.generators.helios import HeliosGenerator, StageConditioning
+from flythrough.generators.side_thread import with_work_beside
 from flythrough.generators.unfinished import Unfinished
 from flythrough.generators.warp import WarpClip, WarpSource
 from flythrough.models.adapters import set_lora_active
@@ -119,12 +120,15 @@ class WarpAsHistoryGenerator:
         visible = visibility_to_latent(warp.visible[None], self.helios.latent_size(rollout))
         prefix, past = self._anchored(rollout)
         # The choice waits for the rendering alone if it is made before the device has to encode,
-        # and what follows from it is done while it does.
+        # and what follows from it is done beside that.
         blank = prefix.new_empty(*prefix.shape[:2], *visible.shape[1:])
         empty, _ = warped_history(prefix, past, blank, visible, settings=settings.history)
         chosen = self.model.transformer.choose_tokens(empty)
-        latents = self.model.codec.encode(warp.rgb.transpose(0, 1)[None])
-        self._plan(chosen, visible.shape[1:])
+        latents = with_work_beside(
+            lambda: self.model.codec.encode(warp.rgb.transpose(0, 1)[None]),
+            lambda: self._plan(chosen, visible.shape[1:]),
+            self.model.device,
+        )
         history, target = warped_history(
             prefix,
             past,

@@ -7,12 +7,13 @@ each would add to those that are drawn anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from flythrough.geometry.types import Geometry, moved, unproject
+from flythrough.geometry.types import moved, unproject
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.surface import Keyframe
 
@@ -20,6 +21,16 @@ _STRIDE = 8
 _MARGIN = 8
 _CELL = 16
 _NEAR = 1e-4
+
+
+class _Projection(NamedTuple):
+    """Pixel position and depth [K,T,M] of every eighth pixel of K keyframes in T cameras, and which
+    are valid [K,M]."""
+
+    u: Tensor
+    v: Tensor
+    z: Tensor
+    valid: Tensor
 
 
 def share_in_view(
@@ -33,7 +44,8 @@ def share_in_view(
     Args:
         world_from_camera: [T,4,4]; intrinsics: [T,3,3] in pixels of ``size`` = (height, width).
     """
-    return float(_shares([keyframe], world_from_camera, intrinsics, size)[0])
+    projected = _projections([keyframe], world_from_camera, intrinsics)
+    return float(_shares(projected, size)[0])
 
 
 def cells_in_view(
@@ -41,16 +53,14 @@ def cells_in_view(
 ) -> Tensor:
     """Which 16-pixel cells of T target views hold points of a keyframe (every eighth pixel): bool
     [T, cells]. What hides a point does not matter."""
-    return _cells([keyframe], world_from_camera, intrinsics, size)[0]
+    return _cells(_projections([keyframe], world_from_camera, intrinsics), size)[0]
 
 
-def _shares(
-    keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
-) -> Tensor:
+def _shares(projections: Sequence[_Projection], size: tuple[int, int]) -> Tensor:
     """:func:`share_in_view` of K keyframes: float64 [K] on their device."""
     found = []
     height, width = size
-    for u, v, z, valid in _projections(keyframes, cameras, intrinsics):
+    for u, v, z, valid in projections:
         inside = (u >= -_MARGIN) & (u <= width - 1 + _MARGIN) & (v >= -_MARGIN)
         inside = inside & (v <= height - 1 + _MARGIN) & (z > _NEAR)
         seen = inside.any(1) & valid
@@ -58,13 +68,11 @@ def _shares(
     return torch.cat(found)
 
 
-def _cells(
-    keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor, size: tuple[int, int]
-) -> Tensor:
+def _cells(projections: Sequence[_Projection], size: tuple[int, int]) -> Tensor:
     """:func:`cells_in_view` of K keyframes: bool [K,T,cells]."""
     found = []
     rows, columns = -(-size[0] // _CELL), -(-size[1] // _CELL)
-    for u, v, z, valid in _projections(keyframes, cameras, intrinsics):
+    for u, v, z, valid in projections:
         column, row = ((values + 0.5).div(_CELL).floor() for values in (u, v))
         inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (z > _NEAR)
         inside = inside & valid[:, None]
@@ -76,24 +84,27 @@ def _cells(
 
 def _projections(
     keyframes: Sequence[Keyframe], cameras: Tensor, intrinsics: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Pixel position and depth [K,T,M] of every eighth pixel in T cameras, and which are valid
-    [K,M]: for all keyframes at once, or one by one where their sizes differ."""
+) -> list[_Projection]:
+    """For all keyframes at once, or one by one where their sizes differ."""
     together = len({keyframe.geometry.size for keyframe in keyframes}) == 1
+    found = []
     for group in [keyframes] if together else [[keyframe] for keyframe in keyframes]:
         given = [keyframe.geometry for keyframe in group]
         coarse = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
-        points = torch.cat([_points(geometry)[coarse] for geometry in given]).flatten(1, 2)
+        # All keyframes in each call: one by one, a GPU waits for the host.
+        rays = unproject(
+            torch.cat([geometry.depth for geometry in given]),
+            torch.cat([geometry.intrinsics for geometry in given]),
+        )
+        places = torch.cat([geometry.world_from_camera for geometry in given])
+        points = moved(rays[coarse], places).flatten(1, 2)
         valid = torch.cat([geometry.valid[coarse] for geometry in given]).flatten(1)
         poses, matrix = cameras.to(points), intrinsics.to(points)[:, None]
         x, y, z = ((points[:, None] - poses[:, None, :3, 3]) @ poses[:, :3, :3]).unbind(-1)
         u = matrix[..., 0, 0] * x / z + (matrix[..., 0, 2] - 0.5)
         v = matrix[..., 1, 1] * y / z + (matrix[..., 1, 2] - 0.5)
-        yield u, v, z, valid
-
-
-def _points(geometry: Geometry) -> Tensor:
-    return moved(unproject(geometry.depth, geometry.intrinsics), geometry.world_from_camera)
+        found.append(_Projection(u, v, z, valid))
+    return found
 
 
 def best_in_view(
@@ -109,7 +120,7 @@ def best_in_view(
     """
     if not keyframes or count < 1:
         return ()
-    values = _shares(keyframes, world_from_camera, intrinsics, size).tolist()
+    values = _shares(_projections(keyframes, world_from_camera, intrinsics), size).tolist()
     ranked = sorted(range(len(values)), key=lambda place: (-values[place], -place))
     return tuple(sorted(place for place in ranked[:count] if values[place] > 0))
 
@@ -130,9 +141,8 @@ def most_added(
     """
     if not keyframes or count < 1:
         return ()
-    camera = world_from_camera, intrinsics, size
-    held = _cells([*keyframes, *shown], *camera)
-    shares, held = _on_host(_shares([*keyframes, *shown], *camera), held)
+    projected = _projections([*keyframes, *shown], world_from_camera, intrinsics)
+    shares, held = _on_host(_shares(projected, size), _cells(projected, size))
     covered = held[len(keyframes) :].any(0)
     held = held[: len(keyframes)]
     left = [place for place, share in enumerate(shares[: len(held)]) if share > 0]

@@ -15,7 +15,7 @@ from flythrough.scene.splat_projection import project
 from flythrough.scene.splat_raster import Pairs, SplatView, listed
 from flythrough.scene.splat_render import drawn, renderer
 from flythrough.scene.splats import Splats, scene_unit, splats_from
-from flythrough.scene.ssim import ssim
+from flythrough.scene.ssim import Ssim
 from flythrough.scene.surface import Keyframe
 from flythrough.seeds import generator
 
@@ -74,8 +74,10 @@ class _Source:
     """One picture to fit: all tensors free of inference mode, lengths in the fit's unit."""
 
     image: Tensor
+    alike: Ssim
     disparity: Tensor
     sure: Tensor
+    count: Tensor
     camera: Tensor
     matrix: Tensor
 
@@ -113,7 +115,9 @@ def fitted(
 def _optimised(start: Splats, sources: Sequence[_Source], settings: FitSettings) -> Splats:
     splats = start.trainable()
     groups = [{"params": [value], "lr": RATES[name]} for name, value in splats.tensors().items()]
-    optimiser = torch.optim.Adam(groups, eps=_EPS)
+    # One launch a group instead of a dozen: on a GPU a step is bound by launches.
+    fused = splats.means.device.type == "cuda"
+    optimiser = torch.optim.Adam(groups, eps=_EPS, fused=fused)
     draws = torch.randint(
         len(sources), (settings.steps,), generator=generator(settings.seed, "splat sources")
     )
@@ -137,11 +141,11 @@ def _optimised(start: Splats, sources: Sequence[_Source], settings: FitSettings)
 
 
 def _loss(view: SplatView, source: _Source) -> Tensor:
-    sure, count = source.sure, source.sure.sum().clamp_min(1)
+    sure, count = source.sure, source.count
     # Where depth is not sure nothing is to be shown, so that place counts as right.
     shown = torch.where(sure, view.rgb.permute(2, 0, 1), source.image)
     colour = (shown - source.image).abs().sum() / (3 * count)
-    structure = 1 - ssim(shown, source.image)
+    structure = 1 - source.alike(shown)
     there = view.depth > 0
     inverse = torch.where(there, 1 / torch.where(there, view.depth, 1.0), 0.0)
     disparity = (torch.where(sure, inverse - source.disparity, 0.0)).abs().sum() / count
@@ -152,10 +156,13 @@ def _source(keyframe: Keyframe, confidence: float) -> _Source:
     geometry = keyframe.geometry
     depth = geometry.depth[0].float().clone()
     sure = (geometry.valid[0] & (geometry.confidence[0] > confidence) & (depth > 0)).clone()
+    image = keyframe.image.float().clone()
     return _Source(
-        image=keyframe.image.float().clone(),
+        image=image,
+        alike=Ssim(image),
         disparity=torch.where(sure, 1 / torch.where(sure, depth, 1.0), 0.0),
         sure=sure,
+        count=sure.sum().clamp_min(1),
         camera=geometry.world_from_camera[0].float().clone(),
         matrix=geometry.intrinsics[0].float().clone(),
     )

@@ -123,8 +123,8 @@ def _boxes(
 
 
 def _visible(table: Tensor, which: Tensor, pixel: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The pairs that are not faint, sorted by pixel (and depth, in which they came), without those
-    behind what is solid."""
+    """The pairs that are not faint, sorted by pixel (and depth, in which they came), up to the one
+    that would leave no light: as in the common rasterisers that one is no longer drawn."""
     columns = table[:, :6].T.contiguous()
     chosen = [column[which] for column in columns]
     alpha = opacities(chosen, *offsets(chosen, pixel, width))[1]
@@ -132,7 +132,8 @@ def _visible(table: Tensor, which: Tensor, pixel: Tensor, width: int) -> tuple[T
     which, pixel, alpha = which[strong], pixel[strong], alpha[strong]
     pixel, order = pixel.int().sort(stable=True)
     which, alpha, pixel = which[order], alpha[order], pixel.long()
-    kept = (light_before(alpha, Groups.of(pixel)) > _HIDDEN).nonzero()[:, 0]
+    left = light_before(alpha, Groups.of(pixel)) * (1 - alpha)
+    kept = (left > _HIDDEN).nonzero()[:, 0]
     return which[kept], pixel[kept]
 
 

@@ -51,7 +51,7 @@ def _by_gsplat(splats: Splats, camera: Tensor, matrix: Tensor, size: tuple[int, 
         scales=splats.log_scales.exp(),
         opacities=splats.opacity_logits.sigmoid(),
         colors=torch.cat([splats.sh0, splats.sh_rest], dim=1),
-        viewmats=torch.linalg.inv(camera)[None],
+        viewmats=torch.linalg.inv_ex(camera).inverse[None],  # inv would wait for the GPU
         Ks=matrix[None],
         width=size[1],
         height=size[0],

@@ -20,6 +20,7 @@ from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run import scene_scale
 from flythrough.generators import helios
 from flythrough.generators.given_warp import GivenWarp
+from flythrough.generators.side_thread import with_work_beside
 from flythrough.models.helios import HeliosTransformer
 from flythrough.rollout.chunk import Chunk, ChunkRequest
 from flythrough.rollout.rollout import Rollout
@@ -245,3 +246,32 @@ def test_a_model_folder_sets_the_keyframe_memory(
     for key, value in chosen.items():
         assert spec.settings[f"warp.{key}"] == value
         assert getattr(session.memory.settings, key) == value
+
+
+def test_a_prompt_stays_the_same_object(begin: Callable[..., Started]) -> None:
+    # The fast path knows a prompt again by identity; comparing values makes the host wait.
+    session, rollout, plan = begin()
+    given: list[torch.Tensor] = []
+    generator: Any = session.generator
+    denoise = generator.helios.denoise
+
+    def watched(x: Any, timestep: Any, stage: Any, history: Any) -> torch.Tensor:
+        given.append(stage.embedding)
+        return denoise(x, timestep, stage, history)
+
+    generator.helios.denoise = watched
+    for _ in range(2):
+        rollout = rollout.appended(generator.chunk(rollout, plan.request(rollout)))
+    assert len({id(embedding) for embedding in given}) == 2  # with the adapter's trigger, without
+
+
+def test_work_beside_a_launch() -> None:
+    done: list[str] = []
+
+    def launch() -> torch.Tensor:
+        done.append("launched")
+        return torch.ones(2)
+
+    found = with_work_beside(launch, lambda: done.append("beside"), torch.device("cpu"))
+    assert found.tolist() == [1, 1]
+    assert sorted(done) == ["beside", "launched"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from flythrough.errors import InputError
 from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
-from flythrough.models.fast.fp8 import dequantised_product, quantise_rows
+from flythrough.models.fast.fp8 import aligned, dequantised_product, quantise_rows
 from flythrough.models.fast.kernels import choose_kernels, has_triton
 from flythrough.models.rotary import Tables
 
@@ -85,6 +85,15 @@ def test_quantise(gelu: bool) -> None:
     assert ours.quantised is not None
     assert twin.quantised is not None
     assert agreeing(ours.quantised.float(), twin.quantised.float()) > SAME
+
+
+def test_scales_of_tokens_behind_any_history_begin_where_cublas_reads() -> None:
+    scales = torch.rand(64, 1)
+    for past in range(8):
+        found = aligned(scales[past:])
+        assert found.data_ptr() % 16 == 0
+        assert torch.equal(found, scales[past:])
+    assert aligned(scales).data_ptr() == scales.data_ptr()  # no copy where none is needed
 
 
 def test_rows_of_any_size_fit_eight_bits() -> None:

@@ -99,16 +99,20 @@ def test_projection_and_colours_are_the_published_rasterisers(
 
 
 def brute_force(splats: Splats, camera: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """[H,W,5] colour, alpha and mean depth, Gaussian after Gaussian over the whole picture."""
+    """[H,W,5] colour, alpha and mean depth, Gaussian after Gaussian over the whole picture. A pixel
+    ends before the Gaussian that would leave no light, as in the common rasterisers."""
     found = project(splats, camera, matrix, (60, 90))
     table = found.table[found.depth.argsort()].double()
     y, x = torch.meshgrid(torch.arange(60) + 0.5, torch.arange(90) + 0.5, indexing="ij")
     light, total = torch.ones(60, 90).double(), torch.zeros(60, 90, 5).double()
+    open_ = torch.ones(60, 90, dtype=torch.bool)
     for row in table:
         dx, dy = x - row[0], y - row[1]
         power = 0.5 * (row[2] * dx * dx + row[4] * dy * dy) + row[3] * dx * dy
         alpha = (row[5] * torch.exp(-power)).clamp_max(0.999)
         alpha = torch.where(alpha < 1 / 255, 0.0, alpha)
+        open_ = open_ & (light * (1 - alpha) > 1e-4)
+        alpha = torch.where(open_, alpha, 0.0)
         weight = (alpha * light)[..., None]
         total = total + weight * torch.cat([row[7:], row[5:6] * 0 + 1, row[6:7]])
         light = light * (1 - alpha)
@@ -120,10 +124,13 @@ def joined(view: splat_raster.SplatView) -> torch.Tensor:
     return torch.cat([view.rgb, view.alpha[..., None], view.depth[..., None]], dim=-1)
 
 
+@pytest.mark.parametrize("solid", [False, True])
 def test_drawing_and_its_gradients_equal_brute_force(
-    golden: dict[str, torch.Tensor], splats: Splats, monkeypatch: pytest.MonkeyPatch
+    golden: dict[str, torch.Tensor], splats: Splats, monkeypatch: pytest.MonkeyPatch, solid: bool
 ) -> None:
     monkeypatch.setattr(splat_raster, "_PAIRS", 4000)  # several bands
+    if solid:
+        splats = replace(splats, opacity_logits=splats.opacity_logits.abs() + 6)
     camera, matrix = golden["camera"], golden["matrix"]
     weights = torch.randn(60, 90, 5, generator=torch.Generator().manual_seed(1)).double()
     grads = []

@@ -17,6 +17,8 @@ from flythrough.models.linear import Linear
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
 _SMALLEST_SCALE = 1e-12
+_ALIGNMENT = 16
+"""Bytes; cuBLAS refuses scales that begin elsewhere."""
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,12 +42,18 @@ def scaled_product(
     return torch._scaled_mm(
         x,
         weight.t(),
-        scale_a=x_scale,
+        scale_a=aligned(x_scale),
         scale_b=weight_scale.t(),
         bias=bias,
         out_dtype=dtype,
         use_fast_accum=True,
     )
+
+
+def aligned(scales: Tensor) -> Tensor:
+    """``scales`` at an address that cuBLAS takes; those of the tokens behind some history need not
+    begin at one."""
+    return scales.clone() if scales.data_ptr() % _ALIGNMENT else scales
 
 
 def dequantised_product(
