@@ -4,22 +4,23 @@
 
 Prints for every memory the PSNR of its warps against the world where it claims to see, the PSNR
 where both memories do, its coverage of what the photo saw, the share of false claims (pixels that
-the photo did not see), and seconds of processor time for making and drawing it.
+the photo did not see), the share of WorldWarp's cells that its mask leaves, and seconds of
+processor time for making and drawing it.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flythrough.evaluation.suite import CASES, Case, Truth, truth_of
+from flythrough.conditioning.noise_field import FieldSettings, valid_cells
+from flythrough.evaluation.suite import CASES, Worlds
+from flythrough.evaluation.truth import Case, Truth
 from flythrough.geometry.estimators.oracle import OracleDepth, OracleError
 from flythrough.geometry.types import Geometry, ScaleKind
 from flythrough.scene.settings import WarpSettings
@@ -27,6 +28,7 @@ from flythrough.scene.splat_memory import scene_memory
 from flythrough.scene.surface import Keyframe
 
 _FRAMES = (8, 16, 24, 32)
+_FIELD = FieldSettings(erosion=7)  # as nano's
 _NOISY = OracleError(smooth=0.03, noise=0.01, edge_blur=1, seed=3)
 
 
@@ -51,7 +53,7 @@ def photo(truth: Truth, *, noisy: bool) -> Keyframe:
 def measure(
     case: Case, size: tuple[int, int], steps: list[int], *, noisy: bool
 ) -> list[list[float]]:
-    truth = truth_of(case, 1, size, Path(tempfile.gettempdir()) / f"flythrough-truth-{size[0]}")
+    truth = Worlds().truth(case, size)
     keyframe = photo(truth, noisy=noisy)
     frames = list(_FRAMES)
     cameras = torch.from_numpy(truth.world_from_camera[frames]).float()
@@ -76,6 +78,7 @@ def measure(
                 psnr(view.rgb, wanted, both),
                 float((seen & known).sum() / known.sum()),
                 float((seen & ~known).float().mean()),
+                float(valid_cells(view.visible[:, None], _FIELD).float().mean()),
                 spent,
             ]
         )

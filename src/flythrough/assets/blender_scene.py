@@ -39,6 +39,9 @@ def set_up_scene(cameras: dict[str, Any]) -> None:
     scene.render.resolution_x = int(cameras["width"])
     scene.render.resolution_y = int(cameras["height"])
     scene.render.resolution_percentage = 100
+    oblong = pixel_height(cameras["K"])
+    scene.render.pixel_aspect_x = max(1.0, 1 / oblong)  # Blender takes 1 and more
+    scene.render.pixel_aspect_y = max(1.0, oblong)
     rate = float(cameras["fps"])
     scene.render.fps = max(1, round(rate))
     scene.render.fps_base = scene.render.fps / rate
@@ -47,12 +50,13 @@ def set_up_scene(cameras: dict[str, Any]) -> None:
 
 def add_camera(collection: Any, cameras: dict[str, Any]) -> Any:
     """One camera with a key on every frame."""
-    width, height = float(cameras["width"]), float(cameras["height"])
+    size = float(cameras["width"]), float(cameras["height"])
+    scene, oblong = bpy.context.scene, pixel_height(cameras["K"])
     data = bpy.data.cameras.new("Flythrough")
     data.sensor_fit, data.sensor_width = "HORIZONTAL", SENSOR_MM
     camera = bpy.data.objects.new("Flythrough", data)
     collection.objects.link(camera)
-    bpy.context.scene.camera = camera
+    scene.camera = camera
     camera.rotation_mode = "QUATERNION"
     last = None
     for number, (matrix, pose) in enumerate(
@@ -62,15 +66,30 @@ def add_camera(collection: Any, cameras: dict[str, Any]) -> Any:
         if last is not None:
             camera.rotation_quaternion.make_compatible(last)
         last = camera.rotation_quaternion.copy()
-        data.lens = matrix[0, 0] * SENSOR_MM / width
-        # Blender shifts in shares of the longer fitted side, which is the width here.
-        data.shift_x = (width / 2 - matrix[0, 2]) / width
-        data.shift_y = (matrix[1, 2] - height / 2) / width
+        lens = lens_of(matrix, size, oblong)
+        for name, value in lens.items():
+            setattr(data, name, value)
+            data.keyframe_insert(name, frame=number)
         camera.keyframe_insert("location", frame=number)
         camera.keyframe_insert("rotation_quaternion", frame=number)
-        for name in ("lens", "shift_x", "shift_y"):
-            data.keyframe_insert(name, frame=number)
     return camera
+
+
+def lens_of(matrix: Any, size: tuple[float, float], oblong: float) -> dict[str, float]:
+    """The camera's settings for intrinsics [3,3] in pixels of ``size`` (width, height)."""
+    width, height = size
+    return {
+        "lens": float(matrix[0, 0]) * SENSOR_MM / width,
+        # Blender shifts in shares of the fitted side, which is the width here.
+        "shift_x": (width / 2 - float(matrix[0, 2])) / width,
+        "shift_y": (float(matrix[1, 2]) - height / 2) / width * oblong,
+    }
+
+
+def pixel_height(matrices: Any) -> float:
+    """Height over width of the scene's pixels. Blender has one focal length, so where estimated
+    ones [T,3,3] differ across and down, pixels are oblong; they cannot change over time."""
+    return float(np.median(matrices[:, 0, 0] / matrices[:, 1, 1]))
 
 
 def read_points(file: Path) -> tuple[Any, Any]:

@@ -221,11 +221,12 @@ def _window(request: WorldWarpRequest, model: ModelFolder) -> Window:
 
 
 def _check_made(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
-    """Options of the generator need a row that it makes."""
+    """Options of the generator need a row that it makes; the warp alone takes the scene's kind."""
     if any(row.kind == "generated" for row in rows):
         return
+    names = [row.name for row in rows]
     given = {
-        f"--scene {request.scene}": request.scene != "gaussian",
+        f"--scene {request.scene}": request.scene != "gaussian" and WARP.name not in names,
         f"--strength {request.strength}": request.strength is not None,
         f"--steps {request.steps}": request.steps is not None,
     }
@@ -240,7 +241,8 @@ def _check_made(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
 def _check_gaussian_steps(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
     if request.gaussian_steps is None:
         return
-    if not any(row.switches.get("scene") == "gaussian" for row in rows):
+    warped = request.scene == "gaussian" and any(row.name == WARP.name for row in rows)
+    if not warped and not any(row.switches.get("scene") == "gaussian" for row in rows):
         raise InputError(
             f"--gaussian-steps {request.gaussian_steps} has no effect, since no row keeps "
             "Gaussians; drop it."

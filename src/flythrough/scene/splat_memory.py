@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry, moved, unproject
@@ -29,6 +30,8 @@ from flythrough.scene.surface import Keyframe
 _AGREES = 0.10
 """Relative difference in depth within which a source confirms what is drawn."""
 _HALF = 0.5
+_ENOUGH = 4
+"""Seen pixels around an unseen one that close it, of eight: as meshes have it by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,7 @@ class GaussianMemory:
         first_is_photo: bool = False,
     ) -> RenderedView:
         """What T cameras see. Visible is what is more than half opaque and lies at a depth that at
-        least one source confirms within 10 %.
+        least one source confirms within 10 %, and single pixels between such (:func:`closed`).
 
         Args:
             world_from_camera: [T,4,4], OpenCV axes.
@@ -100,10 +103,11 @@ class GaussianMemory:
                 view = drawn(splats, camera, matrix, size)
                 seen = (view.alpha > _HALF) & self._confirmed(view.depth, camera, matrix)
                 # Drawn over black: the opacity would darken borders.
-                full = view.rgb / view.alpha.clamp_min(_HALF)[..., None]
-                shown = torch.where(seen[..., None], full.clamp(0, 1), colour.to(full))
-                rgb.append(shown.permute(2, 0, 1))
-                depth.append(torch.where(seen, view.depth, 0.0))
+                full = (view.rgb / view.alpha.clamp_min(_HALF)[..., None]).clamp(0, 1)
+                layers = torch.cat([full.permute(2, 0, 1), view.depth[None]])
+                layers, seen = closed(layers, seen)
+                rgb.append(torch.where(seen, layers[:3], colour.to(full)[:, None, None]))
+                depth.append(torch.where(seen, layers[3], 0.0))
                 visible.append(seen.float())
         result = RenderedView(
             rgb=torch.stack(rgb), depth=torch.stack(depth), visible=torch.stack(visible)
@@ -129,6 +133,27 @@ class GaussianMemory:
             near = (z - known).abs() < _AGREES * known
             agreed |= inside & geometry.valid[0][at] & (known > 0) & near
         return agreed
+
+
+def closed(layers: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Give unseen pixels with at least four seen ones among their eight neighbours their mean.
+
+    Gaussians that were one pixel apart in the source leave single pixels between them where the
+    camera comes nearer. A mask that is eroded afterwards would lose a window around each.
+
+    Args:
+        layers: [C,H,W], anything that may be averaged.
+        seen: bool [H,W]; outside the frame nothing is seen.
+
+    Returns:
+        Both with the holes closed; seen pixels stay as they are.
+    """
+    weight = seen[None].to(layers)
+    stacked = torch.cat([weight, layers * weight])
+    sums = functional.avg_pool2d(stacked, 3, 1, 1, divisor_override=1)
+    count = sums[0]
+    holes = ~seen & (count >= _ENOUGH)
+    return torch.where(holes, sums[1:] / count.clamp_min(1), layers), seen | holes
 
 
 def scene_memory(keyframes: tuple[Keyframe, ...], settings: WarpSettings) -> SceneMemory:

@@ -19,7 +19,7 @@ from flythrough.scene.mesh_memory import MeshMemory
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.splat_files import read_splats, write_splats
 from flythrough.scene.splat_fit import FitSettings, fitted
-from flythrough.scene.splat_memory import GaussianMemory, scene_memory
+from flythrough.scene.splat_memory import GaussianMemory, closed, scene_memory
 from flythrough.scene.splat_projection import project
 from flythrough.scene.splat_raster import draw
 from flythrough.scene.splat_render import renderer
@@ -247,6 +247,33 @@ def test_what_no_source_saw_is_not_visible(photo: Keyframe, memory: GaussianMemo
     shown = memory.render(back[None], photo.geometry.intrinsics, SIZE, BRIEF)
     assert float(shown.visible[0, 0].mean()) == 0
     assert float(shown.visible[0, 14:18, 20:28].mean()) > 0.5
+
+
+def test_single_pixels_between_seen_ones_are_closed() -> None:
+    layers = torch.arange(2.0 * 8 * 9).reshape(2, 8, 9)
+    seen = torch.ones(8, 9, dtype=torch.bool)
+    seen[1, 2] = False  # between seen ones
+    seen[4:, 5:] = False  # a large hole that reaches the border
+    spoilt = layers.masked_fill(~seen, -1000.0)
+    made, shown = closed(spoilt, seen)
+    assert torch.equal(made[:, seen], layers[:, seen])
+    assert bool(shown[1, 2])
+    assert torch.allclose(made[:, 1, 2], layers[:, 1, 2])  # the mean of a slope is its middle
+    assert bool(shown[4, 5])  # the corner has five seen neighbours
+    shown[1, 2] = shown[4, 5] = False
+    assert torch.equal(shown, seen)
+    assert not closed(layers, torch.zeros_like(seen))[1].any()
+
+
+def test_a_nearer_camera_sees_no_pinholes(room: Keyframe) -> None:
+    made = GaussianMemory((room,), replace(BRIEF, gaussian_steps=10))
+    nearer = torch.eye(4)
+    nearer[:3, 3] = torch.tensor([0.05, 0.0, 0.2]) * room.geometry.depth.median()
+    seen = made.render(nearer[None], room.geometry.intrinsics, room.geometry.size, BRIEF).visible
+    around = torch.nn.functional.avg_pool2d(seen, 3, 1, divisor_override=1)[0]
+    inner = seen[0, 1:-1, 1:-1]
+    assert float(inner.mean()) > 0.94  # 0.927 with the holes
+    assert int(((inner == 0) & (around == 8)).sum()) == 0
 
 
 def test_a_memory_is_a_value(photo: Keyframe, memory: GaussianMemory) -> None:
