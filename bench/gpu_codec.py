@@ -53,10 +53,13 @@ class Run(SectionRun):
     net: HeliosTransformer | None = None
     best: CodecSettings = CodecSettings()  # noqa: RUF009
 
-    def denoiser(self) -> HeliosTransformer:
-        """The denoiser of every section, drawn when the first needs it."""
+    def denoiser(self, *, fp8: bool = False) -> HeliosTransformer:
+        """The denoiser of every section, drawn when the first needs it; once asked for in 8 bits it
+        stays so."""
         if self.net is None:
             self.net = self.bench.denoiser()
+        if fp8:
+            quantise_blocks(self.net.blocks)
         return self.net
 
     @property
@@ -323,7 +326,7 @@ def chunk_codec(run: Run) -> Codec:
 
 def helios(run: Run, suffix: str = "") -> None:
     """Chunks decoded before and beside the next; the frames must be the same."""
-    bench, net = run.bench, run.denoiser()
+    bench, net = run.bench, run.denoiser(fp8=bool(suffix))
     model = replace(
         random_model(net, bench.size, bench.device, codec=chunk_codec(run)),
         fast=FastDenoiser(net),
@@ -375,7 +378,7 @@ def with_adapter(run: Run, suffix: str) -> None:
     """:func:`camera` with a random adapter, which is taken off again."""
     from flythrough.models.adapters import detach_lora
 
-    net = run.denoiser()
+    net = run.denoiser(fp8=bool(suffix))
     add_random_adapter(net)
     try:
         camera(run, suffix)
@@ -385,7 +388,7 @@ def with_adapter(run: Run, suffix: str) -> None:
 
 def eight_bits(run: Run) -> None:
     """From here on the denoiser's large weights have 8 bits."""
-    quantise_blocks(run.denoiser().blocks)
+    run.denoiser(fp8=True)
     reset_peak(run.bench.device)
     run.row("weights in 8 bits", lambda: peaks(run.bench.device))
 
@@ -405,6 +408,7 @@ def main() -> None:
     run.section("8 bits", lambda: eight_bits(run))
     run.section("helios fp8", lambda: helios(run, " fp8"))
     run.section("camera fp8", lambda: with_adapter(run, " fp8"))
+    run.end()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ device. Sections that would begin after --seconds are left out and named.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -285,7 +286,7 @@ def forwards(run: Run) -> None:
 
 
 def profile(run: Run, name: str, stage: int, kind: str = "native") -> None:
-    """Kernels of one call, longest first."""
+    """Kernels of one call, longest first; how long they, the host and the whole call take."""
     net, bench = whole_model(run), run.bench
     fast = FastDenoiser(net)
     given = packed(net, stage_inputs(net, bench.size, stage, bench.device, kind))
@@ -301,8 +302,16 @@ def profile(run: Run, name: str, stage: int, kind: str = "native") -> None:
             fast(**given)
             if bench.device.type == "cuda":
                 torch.cuda.synchronize()
-    table = seen.key_averages().table(sort_by=key, row_limit=30, max_name_column_width=90)
+        begun = time.perf_counter()
+        fast(**given)
+        launched = time.perf_counter() - begun
+        median, _, _ = median_seconds(lambda: fast(**given), bench.device, bench.runs, 1)
+    averages = seen.key_averages()
+    table = averages.table(sort_by=key, row_limit=30, max_name_column_width=90)
     (run.folder / f"profile-{name}.txt").write_text(table)
+    kernels = sum(row.self_device_time_total for row in averages) / 1e3
+    figures = {"host_ms": 1e3 * launched, "ms": 1e3 * median, "kernels_ms": kernels}
+    run.row(f"call {name}", lambda: {key: round(value, 1) for key, value in figures.items()})
 
 
 def helios_chunks(run: Run) -> None:
@@ -361,6 +370,8 @@ def _shallow(run: Run) -> dict[str, Any]:
 
 def wah(run: Run, suffix: str = "") -> None:
     net = whole_model(run)
+    if suffix:
+        quantise_blocks(net.blocks)
     add_random_adapter(net)
     try:
         suites.wah_rows(run.bench, net, suffix)
@@ -425,6 +436,7 @@ def main() -> None:
     run.section("profile fp8", lambda: profile(run, "full-fp8", 2))
     run.section("wah fp8", lambda: wah(run, " fp8"))
     run.section("codecs", lambda: codecs(run))
+    run.end()
 
 
 if __name__ == "__main__":

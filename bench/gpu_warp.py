@@ -287,6 +287,7 @@ def main() -> None:
     run.section("planning", lambda: attention_plans.beside_encoding(bench))
     run.section("attention", lambda: attention_plans.variants(bench))
     run.section("whole", lambda: whole(run))
+    run.end()
 
 
 if __name__ == "__main__":

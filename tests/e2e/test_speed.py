@@ -197,3 +197,7 @@ def test_a_script_runs_the_sections_that_were_asked_for(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert rows["section three"] == {"left_out": "time is up"}
     assert "section two" not in rows
+    with pytest.raises(InputError, match="There is no section 'three '") as refused:
+        SectionRun(run.bench, tmp_path, 0.0, ("three ",)).end()
+    assert "choose among" in str(refused.value)
+    run.end()

@@ -22,7 +22,7 @@ from flythrough.models.adapters import (
 )
 from flythrough.models.fast import elementwise, kernels
 from flythrough.models.fast.attention import attention, flash_module
-from flythrough.models.fast.denoiser import FastDenoiser, is_fp8
+from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, same_tensor
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import AdapterPlace, FastSettings
 from flythrough.models.helios import HeliosTransformer
@@ -236,3 +236,23 @@ def test_what_cannot_run_is_refused() -> None:
     if flash_module() is None:
         with pytest.raises(InputError, match="neither flash_attn_interface nor"):
             attention("flash")
+
+
+def test_a_kept_prompt_is_known_without_looking_at_its_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = torch.rand(1, 3, 4), torch.rand(1, 3, 4)
+    looked: list[Tensor] = []
+    equal = torch.equal
+
+    def watched(one: Tensor, other: Tensor) -> bool:
+        looked.append(other)
+        return equal(one, other)
+
+    monkeypatch.setattr(torch, "equal", watched)
+    assert same_tensor([first, second], first) == 0
+    assert same_tensor([first, second], second) == 1
+    assert not looked
+    assert same_tensor([first, second], second.clone()) == 1
+    assert same_tensor([first, second], torch.rand(1, 3, 4)) is None
+    assert looked

@@ -113,5 +113,6 @@ def device_against_cpu(device: torch.device) -> dict[str, Any]:
         found[f"{name}_picture_off"] = float((picture - views["cpu"][0]).abs().max())
         found[f"{name}_gradient_gap"] = relative_gap(gradient, views["cpu"][1])
     near = found["torch_picture_off"] < 2e-3 and found["torch_gradient_gap"] < 1e-2
-    found["good"] = near and found["used_picture_off"] < 2e-2
+    used = found["used_picture_off"] < 1e-4 and found["used_gradient_gap"] < 1e-3
+    found["good"] = near and used
     return found

@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from flythrough.bench import suites
 from flythrough.bench.clock import machine, seconds
 from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import SIZES
+from flythrough.errors import InputError
 
 
 @dataclass
@@ -28,12 +29,14 @@ class SectionRun:
     folder: Path
     until: float
     only: tuple[str, ...] = ()
+    known: set[str] = field(default_factory=set)
 
     def row(self, name: str, work: Callable[[], Figures]) -> Figures | None:
         return self.bench.rows.measure(name, work)
 
     def section(self, name: str, work: Callable[[], None]) -> None:
         """Run one section if it was asked for and there is time; its own fault ends it alone."""
+        self.known.add(name)
         if self.only and name not in self.only:
             return
         if time.monotonic() > self.until:
@@ -44,6 +47,18 @@ class SectionRun:
             return {"section_s": round(seconds(work, self.bench.device), 1)}
 
         self.row(f"section {name}", timed)
+
+    def end(self) -> None:
+        """Call it behind the last section.
+
+        Raises:
+            InputError: a section was asked for that there is not.
+        """
+        unknown = [name for name in self.only if name not in self.known]
+        if unknown:
+            raise InputError(
+                f"There is no section {unknown[0]!r}; choose among {', '.join(sorted(self.known))}."
+            )
 
 
 R = TypeVar("R", bound="SectionRun")
@@ -73,7 +88,7 @@ def start(
         sys.stdout.write(f"[{time.monotonic() - started:6.1f}] {line(name, figures)}\n")
         sys.stdout.flush()
 
-    header = {"config": vars(given), "machine": machine(device)}
+    header = {"config": {**vars(given), "folder": given.folder.name}, "machine": machine(device)}
     rows = Rows(header, given.folder / result, shown, forgive=True)
     bench = suites.Bench(rows, SIZES[given.config], device, dtype, given.runs, given.chunks)
     only = tuple(word.strip() for word in given.only.split(",") if word.strip())

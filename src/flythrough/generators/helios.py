@@ -43,6 +43,9 @@ from flythrough.sampling.noise import block_noise, reference_block_noise
 from flythrough.sampling.pyramid import AfterStep, sample_pyramid
 from flythrough.sampling.solvers import new_solver
 
+_PROMPTS = 8
+"""Embeddings that are kept: of prompts, with the adapter's trigger too, and of blends."""
+
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
@@ -79,7 +82,7 @@ class HeliosGenerator:
         self._noised = lru_cache(maxsize=1)(self._add_noise)
         # The same object for the same prompt: the fast path would have to compare values, for which
         # the host waits until the device has nothing left to do.
-        self._embedded = lru_cache(maxsize=4)(self._embed)
+        self._embedded = lru_cache(maxsize=_PROMPTS)(self._embed)
         self._cast: list[tuple[Tensor, Tensor]] = []
 
     def chunk(self, rollout: Rollout, request: ChunkRequest, report: Report = silent) -> Chunk:
@@ -228,7 +231,7 @@ class HeliosGenerator:
         return self._noised(rollout.start.digest(), rollout.spec.seed)
 
     def embedding(self, prompt: str) -> Tensor:
-        """Text embedding [1,L,D] of ``prompt``; the encoder keeps those it has made."""
+        """Text embedding [1,L,D] of ``prompt``; those of the newest prompts stay as they are."""
         return self._embedded(prompt)
 
     def _embed(self, prompt: str) -> Tensor:
@@ -340,12 +343,12 @@ class HeliosGenerator:
 
     def _as_network(self, embedding: Tensor) -> Tensor:
         """``embedding`` in the network's dtype, made once for all chunks that have it."""
-        for given, made in self._cast:
-            if given is embedding:
-                return made
-        made = embedding.to(self.model.transformer.dtype)
-        self._cast = [*self._cast[-3:], (embedding, made)]
-        return made
+        kept = [pair for pair in self._cast if pair[0] is embedding]
+        others = [pair for pair in self._cast if pair[0] is not embedding]
+        if not kept:
+            kept = [(embedding, embedding.to(self.model.transformer.dtype))]
+        self._cast = [*others[1 - _PROMPTS :], *kept]
+        return kept[0][1]
 
     def denoise(
         self, x: Tensor, timestep: Tensor, stage: StageConditioning, history: PackedHistory

@@ -124,11 +124,7 @@ class WarpAsHistoryGenerator:
         blank = prefix.new_empty(*prefix.shape[:2], *visible.shape[1:])
         empty, _ = warped_history(prefix, past, blank, visible, settings=settings.history)
         chosen = self.model.transformer.choose_tokens(empty)
-        latents = with_work_beside(
-            lambda: self.model.codec.encode(warp.rgb.transpose(0, 1)[None]),
-            lambda: self._plan(chosen, visible.shape[1:]),
-            self.model.device,
-        )
+        latents = self._encoded(warp.rgb.transpose(0, 1)[None], chosen, visible.shape[1:])
         history, target = warped_history(
             prefix,
             past,
@@ -145,14 +141,22 @@ class WarpAsHistoryGenerator:
             camera=settings.lora,
         )
 
-    def _plan(self, chosen: ChosenTokens, shape: torch.Size) -> None:
-        """Attention of the stages that see the warp, planned for latents of ``shape`` (t, h, w)."""
-        fast = self.model.fast
-        if fast is None:
-            return
-        for stage in range(self.settings.stages):
-            shrink = 2 ** (self.helios.pyramid.stages - 1 - stage)
-            fast.plan_attention(chosen, (shape[0], shape[1] // shrink, shape[2] // shrink))
+    def _encoded(self, video: Tensor, chosen: ChosenTokens, shape: torch.Size) -> Tensor:
+        """Latents of the warp, of ``shape`` (t, h, w); attention of the stages that see it is
+        planned meanwhile."""
+        codec, fast = self.model.codec, self.model.fast
+        shrinks = [
+            2 ** (self.helios.pyramid.stages - 1 - stage) for stage in range(self.settings.stages)
+        ]
+        sizes = [(shape[0], shape[1] // shrink, shape[2] // shrink) for shrink in shrinks]
+        if fast is None or not any(fast.would_plan(chosen, size) for size in sizes):
+            return codec.encode(video)
+
+        def plan() -> None:
+            for size in sizes:
+                fast.plan_attention(chosen, size)
+
+        return with_work_beside(lambda: codec.encode(video), plan, self.model.device)
 
     def _anchored(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """The photo's latent as anchor, and the past: noise is added to one of them at most once,

@@ -149,7 +149,7 @@ def closed(layers: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         Both with the holes closed; seen pixels stay as they are.
     """
     weight = seen[None].to(layers)
-    stacked = torch.cat([weight, layers * weight])
+    stacked = torch.cat([weight, torch.where(seen, layers, 0.0)])
     sums = functional.avg_pool2d(stacked, 3, 1, 1, divisor_override=1)
     count = sums[0]
     holes = ~seen & (count >= _ENOUGH)

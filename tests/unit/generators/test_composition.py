@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -265,13 +266,41 @@ def test_a_prompt_stays_the_same_object(begin: Callable[..., Started]) -> None:
     assert len({id(embedding) for embedding in given}) == 2  # with the adapter's trigger, without
 
 
+def test_a_prompt_in_the_networks_dtype_is_made_once(begin: Callable[..., Started]) -> None:
+    generator: Any = begin()[0].generator
+    given = torch.rand(1, 2, 3, dtype=torch.float64)
+    made = generator.helios._as_network(given)
+    assert made.dtype == generator.model.transformer.dtype
+    for _ in range(20):  # what is used stays, whatever else comes
+        generator.helios._as_network(torch.rand(1, 2, 3, dtype=torch.float64))
+        assert generator.helios._as_network(given) is made
+
+
 def test_work_beside_a_launch() -> None:
-    done: list[str] = []
+    seen: list[tuple[str, bool]] = []
 
     def launch() -> torch.Tensor:
-        done.append("launched")
+        seen.append((threading.current_thread().name, torch.is_inference_mode_enabled()))
         return torch.ones(2)
 
-    found = with_work_beside(launch, lambda: done.append("beside"), torch.device("cpu"))
-    assert found.tolist() == [1, 1]
-    assert sorted(done) == ["beside", "launched"]
+    def fail() -> None:
+        raise ValueError("beside")
+
+    device, here = torch.device("cpu"), threading.current_thread().name
+    with torch.inference_mode():
+        assert with_work_beside(launch, lambda: None, device).tolist() == [1, 1]
+    assert with_work_beside(launch, lambda: None, device).tolist() == [1, 1]
+    assert [mode for _, mode in seen] == [True, False]
+    assert seen[0][0] == seen[1][0] != here  # always the same thread, never this one
+    with pytest.raises(ValueError, match="beside"):
+        with_work_beside(launch, fail, device)
+    assert len(seen) == 3  # it was waited for
+
+    def broken() -> torch.Tensor:
+        raise KeyError("launch")
+
+    with pytest.raises(KeyError, match="launch"):
+        with_work_beside(broken, lambda: None, device)
+    with pytest.raises(ValueError, match="beside"):
+        with_work_beside(broken, fail, device)
+    assert with_work_beside(launch, lambda: None, device).tolist() == [1, 1]

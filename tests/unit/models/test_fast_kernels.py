@@ -11,7 +11,7 @@ from torch import Tensor
 from flythrough.errors import InputError
 from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
-from flythrough.models.fast.fp8 import aligned, dequantised_product, quantise_rows
+from flythrough.models.fast.fp8 import aligned, dequantised_product, quantise_rows, scaled_product
 from flythrough.models.fast.kernels import choose_kernels, has_triton
 from flythrough.models.rotary import Tables
 
@@ -94,6 +94,25 @@ def test_scales_of_tokens_behind_any_history_begin_where_cublas_reads() -> None:
         assert found.data_ptr() % 16 == 0
         assert torch.equal(found, scales[past:])
     assert aligned(scales).data_ptr() == scales.data_ptr()  # no copy where none is needed
+
+
+def test_products_give_cublas_such_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu:
+        """Stands in for tokens on a GPU, which is all that is asked of them."""
+
+        device = torch.device("cuda")
+
+    given: list[torch.Tensor] = []
+
+    def product(*_: object, scale_a: torch.Tensor, **__: object) -> torch.Tensor:
+        given.append(scale_a)
+        return torch.empty(0)
+
+    monkeypatch.setattr(torch, "_scaled_mm", product)
+    scales, weight = torch.rand(8, 1), torch.zeros(4, 4)
+    scaled_product(OnGpu(), scales[3:], weight, torch.ones(4, 1), None, torch.float32)  # type: ignore[arg-type]
+    assert given[0].data_ptr() % 16 == 0
+    assert torch.equal(given[0], scales[3:])
 
 
 def test_rows_of_any_size_fit_eight_bits() -> None:

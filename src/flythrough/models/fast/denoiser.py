@@ -9,6 +9,7 @@ the reference (``tests/parity/test_fast_denoiser.py``).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -65,9 +66,9 @@ class _Static(NamedTuple):
 class FastDenoiser:
     """Call it as the transformer: same arguments, same result within rounding, no gradients.
 
-    What it keeps between calls is found again by the identity of its arguments (prompts: by their
-    values), so tensors that were passed must not be changed in place; after base weights were,
-    call :meth:`forget`.
+    What it keeps between calls is found again by the identity of its arguments (prompts: else by
+    their values), so tensors that were passed must not be changed in place; after base weights
+    were, call :meth:`forget`.
 
     Raises:
         WeightsError: a configuration only the plain path can run (:func:`why_not`).
@@ -134,19 +135,29 @@ class FastDenoiser:
             normed = self._through(x, past, blocks, gates)
         return net._unpatched(net.proj_out(normed), grid)
 
+    def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
+        """Whether :meth:`plan_attention` has anything to do: attention was not planned for these
+        tokens yet, and it is worth it."""
+        tokens = chosen.total + self._noisy(latents)
+        on_host = self.net.device.type == "cuda" and self.settings.attention == "sdpa"
+        return on_host and tokens not in self._planned and not is_rare(tokens, chosen.dropped)
+
     def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
         """Have attention planned for noisy ``latents`` (t, h, w) behind a history of ``chosen``,
         unless it was or is not worth it. Call it when the device has much to do: planning takes
         the host tens of milliseconds and changes no result."""
-        noisy = math.prod(n // k for n, k in zip(latents, self.net._patch, strict=True))
-        tokens = chosen.total + noisy
-        if tokens in self._planned or is_rare(tokens, chosen.dropped):
+        if not self.would_plan(chosen, latents):
             return
+        noisy = self._noisy(latents)
+        tokens = chosen.total + noisy
         self._planned.add(tokens)
         heads, width = self.net.config["num_attention_heads"], self.net.config["attention_head_dim"]
         like = torch.empty(1, heads, width, dtype=self.dtype, device=self.net.device)
         # All blocks but the last ask with every token, the last with the noisy ones.
         plan(self.settings.attention, like, (tokens, noisy), tokens)
+
+    def _noisy(self, latents: Kernel) -> int:
+        return math.prod(n // k for n, k in zip(latents, self.net._patch, strict=True))
 
     def pack_history(self, history: History) -> PackedHistory:
         """As the transformer's own, under "drop"."""
@@ -247,9 +258,10 @@ class FastDenoiser:
 
     def _text_keys(self, given: Tensor, dtype: torch.dtype) -> TextKeys:
         adapters = _all_active(self.net)
-        for known in self._prompts:
-            if known.adapters == adapters and _same(known.given, given):
-                return known.keys
+        kept = [known for known in self._prompts if known.adapters == adapters]
+        place = same_tensor([known.given for known in kept], given)
+        if place is not None:
+            return kept[place].keys
         text = self.net.condition_embedder.text_embedder(given).to(dtype)
         keys = []
         for block in self._layers:
@@ -287,11 +299,16 @@ def is_fp8(transformer: HeliosTransformer) -> bool:
     return is_quantised(transformer.blocks)
 
 
-def _same(known: Tensor, given: Tensor) -> bool:
-    if known is given:
-        return True
-    alike = known.shape == given.shape and known.dtype == given.dtype
-    return alike and known.device == given.device and bool(torch.equal(known, given))
+def same_tensor(kept: Sequence[Tensor], given: Tensor) -> int | None:
+    """Which of ``kept`` is ``given`` or, for which the host has to wait, has its values."""
+    for place, known in enumerate(kept):
+        if known is given:
+            return place
+    for place, known in enumerate(kept):
+        alike = known.shape == given.shape and known.dtype == given.dtype
+        if alike and known.device == given.device and bool(torch.equal(known, given)):
+            return place
+    return None
 
 
 def _all_active(net: HeliosTransformer) -> tuple[object, ...]:

@@ -113,6 +113,11 @@ class SharedDenoiser(FastDenoiser):
         super().forget()
         self._local: _Local | None = None
 
+    def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
+        """Never; see :meth:`plan_attention`."""
+        del chosen, latents
+        return False
+
     def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
         """Nothing: each process asks with its own share, which this plan would not serve."""
 
