@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.groups import HARDWARE
 from flythrough.engine.words import CodecPrecision
 from flythrough.errors import InputError
 
@@ -14,18 +15,28 @@ if TYPE_CHECKING:
     from flythrough.engine.words import Compute
 
 Fast = Annotated[
-    bool | None, Parameter(help="The denoiser's fast path; default: on CUDA GPUs, not elsewhere.")
+    bool | None,
+    Parameter(
+        group=HARDWARE, help="The denoiser's fast path; default: on CUDA GPUs, not elsewhere."
+    ),
 ]
 Compiled = Annotated[
-    bool, Parameter(name="--compile", negative="", help="Its kernels from torch.compile.")
+    bool,
+    Parameter(
+        group=HARDWARE, name="--compile", negative="", help="Its kernels from torch.compile."
+    ),
 ]
 Precision = Annotated[
-    Literal["full", "fp8"], Parameter(help="8-bit products: faster, less memory, less exact.")
+    Literal["full", "fp8"],
+    Parameter(group=HARDWARE, help="8-bit products: faster, less memory, less exact."),
 ]
 
 CodecType = Annotated[
     CodecPrecision,
-    Parameter(help="Of the video codec; auto: fp16 on CUDA GPUs (fp32 with --no-fast), else fp32."),
+    Parameter(
+        group=HARDWARE,
+        help="Of the video codec; auto: fp16 on CUDA GPUs (fp32 with --no-fast), else fp32.",
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.groups import CAMERA, HARDWARE, LOOK, WORLDWARP
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
@@ -46,111 +47,161 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[
-        str, Parameter(help="'default', 'flat', a depth network, or a depth or 3D file.")
+        str,
+        Parameter(group=CAMERA, help="'default', 'flat', a depth network, or a depth or 3D file."),
     ] = "default",
     lora: Annotated[
         str,
         Parameter(
+            group=LOOK,
             help="A .safetensors or PEFT adapter: of the camera, or of style without one; 'default'"
-            " is the model's own camera adapter, 'off' none."
+            " is the model's own camera adapter, 'off' none.",
         ),
     ] = "default",
-    lora_scale: Annotated[float, Parameter(help="How much the adapter counts, -4 to 4.")] = 1.0,
-    warp: Annotated[Path | None, Parameter(help="A pre-rendered warp video.")] = None,
-    warp_mask: Annotated[Path | None, Parameter(help="Its visibility video (white: seen).")] = None,
+    lora_scale: Annotated[
+        float, Parameter(group=LOOK, help="How much the adapter counts, -4 to 4.")
+    ] = 1.0,
+    warp: Annotated[Path | None, Parameter(group=CAMERA, help="A pre-rendered warp video.")] = None,
+    warp_mask: Annotated[
+        Path | None, Parameter(group=CAMERA, help="Its visibility video (white: seen).")
+    ] = None,
     rollout: Annotated[
         Path | None, Parameter(help="Folder that keeps every chunk, to continue or rewind.")
     ] = None,
-    save_warp: Annotated[Path | None, Parameter(help="Also write the warp video here.")] = None,
+    save_warp: Annotated[
+        Path | None, Parameter(group=CAMERA, help="Also write the warp video here.")
+    ] = None,
     save_mask: Annotated[
-        Path | None, Parameter(help="Also write its visibility video here (white: seen).")
+        Path | None,
+        Parameter(group=CAMERA, help="Also write its visibility video here (white: seen)."),
     ] = None,
     steps: Annotated[
-        str | None, Parameter(help="Steps per pyramid stage, like 2,2,2; worldwarp: one count.")
+        str | None,
+        Parameter(group=LOOK, help="Steps per pyramid stage, like 2,2,2; worldwarp: one count."),
     ] = None,
     guidance: Annotated[
-        float | None, Parameter(help="How far to lean towards the prompt; 1: no guidance.")
+        float | None,
+        Parameter(group=LOOK, help="How far to lean towards the prompt; 1: no guidance."),
     ] = None,
-    negative_prompt: Annotated[str, Parameter(help="What guidance leads away from.")] = "",
+    negative_prompt: Annotated[
+        str, Parameter(group=LOOK, help="What guidance leads away from.")
+    ] = "",
     blend_chunks: Annotated[
-        int, Parameter(help="Chunks that lead from an old prompt to a new one; 0: at once.")
+        int,
+        Parameter(group=LOOK, help="Chunks that lead from an old prompt to a new one; 0: at once."),
     ] = 0,
     anchor: Annotated[
         Literal["first", "second", "none"],
-        Parameter(help="Without a camera: the chunk whose first latent is remembered for good."),
+        Parameter(
+            group=LOOK,
+            help="Without a camera: the chunk whose first latent is remembered for good.",
+        ),
     ] = "first",
     seams: Annotated[
         Literal["independent", "smooth"],
-        Parameter(help="How chunks meet: decoded apart, or led over in 6 frames."),
+        Parameter(group=LOOK, help="How chunks meet: decoded apart, or led over in 6 frames."),
     ] = "independent",
     preset: Annotated[
         Literal["realtime"] | None,
-        Parameter(help="A recipe for cameras; options given beside it stay as given."),
+        Parameter(
+            group=CAMERA, help="A recipe for cameras; options given beside it stay as given."
+        ),
     ] = None,
     warp_band: Annotated[
         Literal["short", "patch-mid"] | None,
-        Parameter(help="History band of the warp; patch-mid: 7 times fewer tokens."),
+        Parameter(group=CAMERA, help="History band of the warp; patch-mid: 7 times fewer tokens."),
     ] = None,
     visible_threshold: Annotated[
-        float | None, Parameter(help="Share of a token that must have been seen, 0 to 1.")
+        float | None,
+        Parameter(group=CAMERA, help="Share of a token that must have been seen, 0 to 1."),
     ] = None,
     align: Annotated[
-        bool, Parameter(help="Ablation: without, the warp lies before the target in time.")
+        bool,
+        Parameter(group=CAMERA, help="Ablation: without, the warp lies before the target in time."),
     ] = True,
-    select: Annotated[bool, Parameter(help="Ablation: without, unseen tokens stay.")] = True,
+    select: Annotated[
+        bool, Parameter(group=CAMERA, help="Ablation: without, unseen tokens stay.")
+    ] = True,
     fill: Annotated[
-        Fill | None, Parameter(help="Unseen pixels of the warp: the photo's mean colour, or black.")
+        Fill | None,
+        Parameter(
+            group=CAMERA, help="Unseen pixels of the warp: the photo's mean colour, or black."
+        ),
     ] = None,
     warp_settings: Annotated[
-        str | None, Parameter(help="How warps are rendered: NAME=VALUE,... as in flythrough.json.")
+        str | None,
+        Parameter(
+            group=CAMERA, help="How warps are rendered: NAME=VALUE,... as in flythrough.json."
+        ),
     ] = None,
     style_lora: Annotated[
-        Path | None, Parameter(help="With a camera: a style's adapter, active in every stage.")
+        Path | None,
+        Parameter(group=LOOK, help="With a camera: a style's adapter, active in every stage."),
     ] = None,
-    style_scale: Annotated[float, Parameter(help="How much the style counts, -4 to 4.")] = 1.0,
+    style_scale: Annotated[
+        float, Parameter(group=LOOK, help="How much the style counts, -4 to 4.")
+    ] = 1.0,
     camera_convention: Annotated[
-        str | None, Parameter(help="Meaning of an .npz camera file, like opengl,camera-from-world.")
+        str | None,
+        Parameter(
+            group=CAMERA, help="Meaning of an .npz camera file, like opengl,camera-from-world."
+        ),
     ] = None,
     camera_scale: Annotated[
         float | None,
-        Parameter(help="Median depths in a length of 1 of a camera file that states no unit."),
+        Parameter(
+            group=CAMERA,
+            help="Median depths in a length of 1 of a camera file that states no unit.",
+        ),
     ] = None,
     scene: Annotated[
         SceneKind | None,
         Parameter(
+            group=CAMERA,
             help="What is kept of the scene; gaussian is fitted anew for every chunk; points and"
-            " none are ablations."
+            " none are ablations.",
         ),
     ] = None,
     strength: Annotated[
         float | None,
-        Parameter(help="worldwarp: share of the steps that rewrite what was rendered, 0 to 1."),
+        Parameter(
+            group=WORLDWARP,
+            help="worldwarp: share of the steps that rewrite what was rendered, 0 to 1.",
+        ),
     ] = None,
     chunk_frames: Annotated[
-        int | None, Parameter(help="worldwarp: frames a chunk, such as 49 or 81.")
+        int | None, Parameter(group=WORLDWARP, help="worldwarp: frames a chunk, such as 49 or 81.")
     ] = None,
     overlap: Annotated[
-        int | None, Parameter(help="worldwarp: frames that chunks share, such as 5 or 1.")
+        int | None,
+        Parameter(group=WORLDWARP, help="worldwarp: frames that chunks share, such as 5 or 1."),
     ] = None,
     noise_field: Annotated[
         NoiseField | None,
-        Parameter(help="worldwarp, ablation: what noise levels depend on; both if left out."),
+        Parameter(
+            group=WORLDWARP,
+            help="worldwarp, ablation: what noise levels depend on; both if left out.",
+        ),
     ] = None,
     caption: Annotated[
         str | None,
         Parameter(
+            group=WORLDWARP,
             help="worldwarp: qwen2.5-vl-7b or a folder of it words each chunk's prompt from the"
-            " frames before; --prompt is then a wish."
+            " frames before; --prompt is then a wish.",
         ),
     ] = None,
     restyle: Annotated[
         float | None,
-        Parameter(help="worldwarp: repaint the photo from --prompt first, 0 to 1; 0.7 suits."),
+        Parameter(
+            group=WORLDWARP,
+            help="worldwarp: repaint the photo from --prompt first, 0 to 1; 0.7 suits.",
+        ),
     ] = None,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, Parameter(group=HARDWARE, help="auto, cpu, cuda or cuda:N.")] = "auto",
     memory: Annotated[
         MemoryChoice,
-        Parameter(help="Where weights lie; see `flythrough doctor --model`."),
+        Parameter(group=HARDWARE, help="Where weights lie; see `flythrough doctor --model`."),
     ] = "auto",
     fast: Fast = None,
     compiled: Compiled = False,

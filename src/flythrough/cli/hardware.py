@@ -6,10 +6,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-Gpus = Annotated[int, Parameter(help="GPUs that share each step of the denoiser.")]
+from flythrough.cli.groups import HARDWARE
+
+Gpus = Annotated[int, Parameter(group=HARDWARE, help="GPUs that share each step of the denoiser.")]
 GeometryDevice = Annotated[
-    str | None, Parameter(help="Where geometry is estimated and scenes rendered, like cuda:1.")
+    str | None,
+    Parameter(group=HARDWARE, help="Where geometry is estimated and scenes rendered, like cuda:1."),
 ]
 CodecDevice = Annotated[
-    str | None, Parameter(help="Where videos are encoded and decoded, like cuda:1.")
+    str | None, Parameter(group=HARDWARE, help="Where videos are encoded and decoded, like cuda:1.")
 ]
