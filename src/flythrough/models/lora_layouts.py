@@ -27,7 +27,8 @@ _WAN_FEED_FORWARD = re.compile(r"(ffn)([._])([02])$")
 def adapter_files(path: Path) -> tuple[Path, Path | None]:
     """The weights of an adapter and, in the PEFT layout, the configuration that holds its alpha.
 
-    ``path`` is the weights file, or a folder as PEFT or diffusers write it.
+    ``path`` is the weights file, or a folder as PEFT or diffusers write it or with one
+    .safetensors file.
 
     Raises:
         WeightsError: a folder without such files.
@@ -39,6 +40,9 @@ def adapter_files(path: Path) -> tuple[Path, Path | None]:
         return path / _PEFT_WEIGHTS, path / PEFT_CONFIG
     if (path / _DIFFUSERS_WEIGHTS).is_file():
         return path / _DIFFUSERS_WEIGHTS, None
+    others = sorted(path.glob("*.safetensors"))
+    if len(others) == 1:  # as `flythrough train lora` leaves it
+        return others[0], None
     raise WeightsError(
         f"The folder {path} holds no adapter; give one with {PEFT_CONFIG} and {_PEFT_WEIGHTS}, or "
         "a .safetensors file."

@@ -244,6 +244,12 @@ def test_folders(ours: HeliosTransformer, tmp_path: Path) -> None:
     state = matrices(ours, ["blocks.0.attn1.to_q"])
     with pytest.raises(WeightsError, match=r"holds no adapter.*adapter_config\.json"):
         read_lora(tmp_path)
+    for name in ("camera", "other"):  # one file is the adapter, of two nobody knows which
+        save_file(state, tmp_path / f"{name}.safetensors")
+        if name == "camera":
+            assert read_lora(tmp_path).alpha == RANK
+    with pytest.raises(WeightsError, match="holds no adapter"):
+        read_lora(tmp_path)
     save_file(state, tmp_path / "pytorch_lora_weights.safetensors")
     assert read_lora(tmp_path).alpha == RANK
     save_file(state, tmp_path / "adapter_model.safetensors")
