@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def generate(  # noqa: PLR0913 - the command-line contract
-    image: Path | None = None,
+    image: Annotated[Path | None, Parameter(help="The photo.")] = None,
     /,
     *,
     camera: Annotated[
@@ -43,7 +43,10 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = None,
     frames: Annotated[int, Parameter(help="Frames to make, in chunks of 33 (worldwarp: 49).")] = 66,
     size: Annotated[
-        str | None, Parameter(help="HEIGHTxWIDTH, multiples of 64 (worldwarp: 16).")
+        str | None,
+        Parameter(
+            help="HEIGHTxWIDTH, multiples of 64 (worldwarp: 16); the photo is cut to that shape."
+        ),
     ] = None,
     seed: Annotated[int, Parameter(help="Same seed, same video.")] = 0,
     geometry: Annotated[
