@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from throwaway import (
     build_tiny_st_diff,
     show_frames,
 )
+
+
+def pytest_configure() -> None:
+    """Commands take the share of the cores that one of pytest's processes has: two that take all
+    of them wait for each other, and everything lasts several times as long."""
+    beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
 
 
 @pytest.fixture(scope="session", autouse=True)
