@@ -21,10 +21,10 @@ from throwaway import (
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Commands take the share of the cores that one of pytest's processes has: two that take all
     of them wait for each other, and everything lasts several times as long."""
-    beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    beside = int(config.getoption("numprocesses", None) or 1)  # its processes inherit the answer
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
 
 
