@@ -96,7 +96,7 @@ CASES: dict[str, dict[str, str | None]] = {
     "lora scale not finite": {"--lora-scale": "nan"},
     "lora scale without adapter": {"--lora": "off", "--lora-scale": "0.5"},
     "lora scale without camera": {"--camera": None, "--lora-scale": "0.5"},
-    "lora folder without adapter": {"--lora": "."},
+    "lora folder without adapter": {"--lora": "bare"},
     "save-warp without camera": {"--camera": None, "--save-warp": "w.mp4"},
     "save-mask without camera": {"--camera": None, "--save-mask": "m.mp4"},
     "save-mask with a warp": {"--camera": None, "--warp": "warp.mp4", "--save-mask": "m.mp4"},
@@ -150,6 +150,7 @@ def workplace(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (tmp_path / "photo.png").write_bytes(photo.read_bytes())
     for name in ("broken.png", "broken.npz", "broken.safetensors", "warp.mp4"):
         (tmp_path / name).write_bytes(b"not what the name says")
+    (tmp_path / "bare").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
     write_video(tmp_path / "c.mp4", np.zeros((33, 64, 64, 3), np.uint8), 16.0, {})
     write_video(tmp_path / "short.mp4", np.zeros((5, 64, 64, 3), np.uint8), 16.0, {})
