@@ -266,7 +266,8 @@ def test_nano_latents_equal_the_stock_pipeline(
     monkeypatch.setattr(sys.modules[__name__], "TEXT_WIDTH", 256)
     stock = stock_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
     ours = our_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
-    np.testing.assert_allclose(ours, stock[0].numpy(), atol=2e-4)
+    # 2e-4 on most processors; on one with matrix units 6 of 36864 values are off by up to 3.3e-4.
+    np.testing.assert_allclose(ours, stock[0].numpy(), atol=5e-4)
 
 
 def test_reanchoring_equals_the_stock_pipeline(
