@@ -266,8 +266,10 @@ def test_nano_latents_equal_the_stock_pipeline(
     monkeypatch.setattr(sys.modules[__name__], "TEXT_WIDTH", 256)
     stock = stock_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
     ours = our_latents(NANO / "transformer", kind, scheduler, monkeypatch, start)
-    # 2e-4 on most processors; on one with matrix units 6 of 36864 values are off by up to 3.3e-4.
-    np.testing.assert_allclose(ours, stock[0].numpy(), atol=5e-4)
+    # Guidance of 5 enlarges rounding: the stock pipeline alone, computed on one processor with
+    # different instruction sets, differs from itself by up to 4.4e-4 of latents as large as 7.3.
+    np.testing.assert_allclose(ours, stock[0].numpy(), atol=5e-4 if kind == "mid" else 2e-4)
+    assert np.abs(ours - stock[0].numpy()).mean() < 2.5e-5
 
 
 def test_reanchoring_equals_the_stock_pipeline(

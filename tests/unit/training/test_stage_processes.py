@@ -123,5 +123,7 @@ def test_two_processes_have_the_gradients_of_one(pair: Path, stage: str) -> None
                 torch.testing.assert_close(first[name], value, rtol=0, atol=2.1e-3)
             else:
                 scale = float(value.abs().max())
-                # A processor with matrix units sums differently: 1.2e-4 of one small number.
-                torch.testing.assert_close(first[name], value, rtol=3e-4, atol=1e-5 * scale + 1e-9)
+                # One number, the bias of a discriminator's head, is what real and made shares of
+                # +-0.5 leave of each other: float32 rounds those shares, not what they leave.
+                atol = 6e-8 if value.numel() == 1 else 1e-5 * scale + 1e-9
+                torch.testing.assert_close(first[name], value, rtol=1e-4, atol=atol)
