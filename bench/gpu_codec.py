@@ -32,10 +32,11 @@ from flythrough.bench.random_model import (
 )
 from flythrough.bench.rows import Figures
 from flythrough.bench.sections import SectionRun, start
+from flythrough.models.fast.attention import has_flash3
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.kernels import has_triton
-from flythrough.models.fast.settings import CodecSettings
+from flythrough.models.fast.settings import CodecSettings, FastSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.fast.wan_passes import TorchPasses, choose_passes
 from flythrough.models.helios import HeliosTransformer
@@ -324,12 +325,17 @@ def chunk_codec(run: Run) -> Codec:
     return FastWanCodec(run.wan, run.half, run.best)
 
 
+def settings(suffix: str) -> FastSettings:
+    """Of the denoiser, by the end of a row's name."""
+    return FastSettings(attention="flash8" if suffix.endswith("fp8-all") else "auto")
+
+
 def helios(run: Run, suffix: str = "") -> None:
     """Chunks decoded before and beside the next; the frames must be the same."""
     bench, net = run.bench, run.denoiser(fp8=bool(suffix))
     model = replace(
         random_model(net, bench.size, bench.device, codec=chunk_codec(run)),
-        fast=FastDenoiser(net),
+        fast=FastDenoiser(net, settings(suffix)),
     )
     for steps in ((2, 2, 2), (1, 1, 1)):
         made = {}
@@ -359,7 +365,7 @@ def camera(run: Run, suffix: str = "") -> None:
     """Camera-led chunks from a given warp, 86 % in view: the full recipe, and the realtime preset
     with the small codec. The adapter stays attached."""
     bench, net = run.bench, run.denoiser()
-    fast = FastDenoiser(net)
+    fast = FastDenoiser(net, settings(suffix))
     full = replace(random_model(net, bench.size, bench.device, codec=chunk_codec(run)), fast=fast)
     live = replace(random_model(net, bench.size, bench.device, fast_codec=True), fast=fast)
     rows = (
@@ -408,6 +414,9 @@ def main() -> None:
     run.section("8 bits", lambda: eight_bits(run))
     run.section("helios fp8", lambda: helios(run, " fp8"))
     run.section("camera fp8", lambda: with_adapter(run, " fp8"))
+    if has_flash3(run.bench.device):
+        run.section("helios fp8-all", lambda: helios(run, " fp8-all"))
+        run.section("camera fp8-all", lambda: with_adapter(run, " fp8-all"))
     run.end()
 
 

@@ -31,6 +31,7 @@ from flythrough.geometry.types import Geometry
 from flythrough.models.adapters import set_lora_active
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.settings import FastSettings
 from flythrough.models.history_tokens import kept_tokens
 from flythrough.scene import mesh_draw
 from flythrough.scene.backdrop import far_backdrop
@@ -271,8 +272,10 @@ def whole(run: Run) -> None:
     run.row("adapter switched on and off", switch)
     geometry = random_pi3x(bench.size, bench.device)
     warp.latency(bench, net, geometry)
+    warp.latency(bench, net, geometry, ", torch's attention", FastSettings(attention="sdpa"))
     quantise_blocks(net.blocks)
-    warp.latency(bench, net, geometry, " fp8")
+    for word, settings in suites.eight_bit_settings(bench.device).items():
+        warp.latency(bench, net, geometry, f" {word}", settings)
 
 
 def main() -> None:

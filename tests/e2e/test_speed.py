@@ -36,15 +36,18 @@ def test_eight_bits_are_near_and_said(
 ) -> None:
     words = [photo, "--camera", "forward 0.5", "--frames", 33, "--model", visible_model]
     words = ["generate", *words, "--device", "cpu"]
-    for name, more in (("exact", ()), ("fp8", ("--precision", "fp8"))):
+    precise = ("fp8", "fp8-all")
+    for name, more in (("exact", ()), *((word, ("--precision", word)) for word in precise)):
         answer = flythrough(*words, *more, "--rollout", tmp_path / name, "-o", tmp_path / "o.mp4")
         assert answer.status == 0
-        assert ("imitated" in answer.err) == (name == "fp8")
+        assert ("imitated" in answer.err) == (name != "exact")
     from flythrough.rollout import store
 
-    exact, near = (store.load(tmp_path / name).latents() for name in ("exact", "fp8"))
-    error = np.sqrt(np.square(exact - near).mean() / np.square(exact).mean())
-    assert 1e-5 < error < 0.05
+    exact, near, nearest = (store.load(tmp_path / n).latents() for n in ("exact", *precise))
+    assert not np.array_equal(near, nearest)
+    for found in (near, nearest):
+        error = np.sqrt(np.square(exact - found).mean() / np.square(exact).mean())
+        assert 1e-5 < error < 0.05
 
 
 def test_switches_become_one_word() -> None:
@@ -53,7 +56,8 @@ def test_switches_become_one_word() -> None:
     assert chosen_compute(False, False, "full") == "plain"
     assert chosen_compute(None, True, "full") == "compiled"
     assert chosen_compute(None, False, "fp8") == "fp8"
-    for compiled, precision in ((True, "full"), (False, "fp8")):
+    assert chosen_compute(None, False, "fp8-all") == "fp8-all"
+    for compiled, precision in ((True, "full"), (False, "fp8"), (False, "fp8-all")):
         with pytest.raises(InputError, match="no effect with --no-fast"):
             chosen_compute(False, compiled, precision)
     with pytest.raises(InputError, match="no effect with --precision fp8"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from flythrough.models.adapters import (
     new_lora,
     set_lora_active,
 )
+from flythrough.models.fast import attention as module
 from flythrough.models.fast import elementwise, kernels
-from flythrough.models.fast.attention import attention, flash_module
+from flythrough.models.fast.attention import attention, is_planned, prompt_backend, sdpa
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, same_tensor
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import AdapterPlace, FastSettings
@@ -39,6 +41,7 @@ SMALL: dict[str, Any] = {
     "rope_dim": (8, 4, 4),
 }
 SIZE = (16, 24)
+CPU = torch.device("cpu")
 TOLERANCE = 2e-6
 """Of velocities of unit size, float32 against float32: another order of the same sums."""
 
@@ -233,9 +236,63 @@ def test_compiled_once_for_all_token_counts(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_run_is_refused() -> None:
     with pytest.raises(WeightsError, match="read the prompt"):
         FastDenoiser(HeliosTransformer(**{**SMALL, "guidance_cross_attn": False}))
-    if flash_module() is None:
-        with pytest.raises(InputError, match="neither flash_attn_interface nor"):
-            attention("flash")
+    if find_spec("flash_attn") is None:
+        with pytest.raises(InputError, match="none of fa3_fwd_interface, flash_attn_interface"):
+            attention("flash", CPU)
+
+
+def test_attention_by_setting() -> None:
+    """A CPU has torch's attention, whatever is installed; 8 bits are imitated there."""
+    q, k, v = (torch.randn(2, tokens, 3, 16) for tokens in (7, 20, 20))
+    exact = attention("sdpa", CPU)(q, k, v, None)
+    assert torch.equal(attention("auto", CPU)(q, k, v, None), exact)
+    near = attention("flash8", CPU)(q, k, v, None)
+    assert 1e-3 < float((near - exact).norm() / exact.norm()) < 0.1
+    mask = torch.arange(20)[None, None, None].expand(2, 1, 1, 20) < 11
+    for word in ("auto", "flash8"):
+        masked = attention(word, CPU)(q, k, v, mask)
+        seen = attention("sdpa", CPU)(q, k[:, :11], v[:, :11], None)
+        torch.testing.assert_close(masked, seen, rtol=1e-5, atol=1e-6)
+    assert prompt_backend("flash8") == "auto"
+    assert not any(is_planned(word, CPU, torch.bfloat16) for word in ("auto", "sdpa", "flash"))
+
+
+@pytest.mark.parametrize("past", [True, False])
+def test_flash_attention_3_takes_what_it_knows(past: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator is called for bfloat16 without mask on a Hopper, and for nothing else."""
+    asked: list[tuple[torch.dtype, dict[str, Any]]] = []
+
+    def operator(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> tuple[Tensor, ...]:
+        asked.append((q.dtype, more))
+        wide = [part.to(torch.bfloat16) for part in (q, k, v)]
+        return sdpa(wide[0], wide[1], wide[2], None), q, q, q
+
+    monkeypatch.setattr(module, "flash3", lambda: operator)
+    monkeypatch.setattr(module, "has_flash3", lambda _: True)
+    q, k, v = (torch.randn(1, 6, 2, 16).to(torch.bfloat16) for _ in range(3))
+    mask = torch.ones(1, 1, 1, 6, dtype=torch.bool)
+    for word in ("auto", "flash"):
+        attend = attention(word, CPU)
+        attend(q, k, v, None)
+        attend(q, k, v, mask if past else None)
+        attend(q.float(), k.float(), v.float(), None)
+    assert [kind for kind, _ in asked] == [torch.bfloat16] * (2 if past else 4)
+    assert not is_planned("auto", torch.device("cuda"), torch.bfloat16)
+    assert is_planned("auto", torch.device("cuda"), torch.float32)
+    assert is_planned("sdpa", torch.device("cuda"), torch.bfloat16)
+    asked.clear()
+    attention("flash8", CPU)(q, k, v, None)
+    ((kind, more),) = asked
+    assert kind == torch.float8_e4m3fn
+    scales = [more[f"{part}_descale"] for part in ("q", "k", "v")]
+    assert [tuple(scale.shape) for scale in scales] == [(1, 2)] * 3
+
+
+@pytest.mark.parametrize("kind", ["text", "native", "half-seen"])
+def test_attention_in_8_bits_is_near(kind: str) -> None:
+    net, given = fresh(), inputs(kind)
+    off = gap(net, FastDenoiser(net, FastSettings(attention="flash8")), given)
+    assert 1e-5 < off < 0.05
 
 
 def test_a_kept_prompt_is_known_without_looking_at_its_values(

@@ -19,15 +19,18 @@ from flythrough.bench.suites import Bench
 from flythrough.generators.side_thread import with_work_beside
 from flythrough.models.fast import attention
 from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.settings import AttentionBackend, FastSettings
 
 
 def lengths(bench: Bench) -> None:
     """What a token count costs when it is new: unplanned, planned before, and the flash kernel."""
     net = random_denoiser({**bench.size.transformer, "num_layers": 2}, bench.device, bench.dtype)
 
-    def work(kind: str, planned: bool, shares: list[float]) -> Figures:
+    def work(
+        kind: str, planned: bool, shares: list[float], backend: AttentionBackend = "sdpa"
+    ) -> Figures:
         found: dict[str, Any] = {"tokens": [], "plan_ms": [], "new_ms": [], "again_ms": []}
-        fast = FastDenoiser(net)
+        fast = FastDenoiser(net, FastSettings(attention=backend))
         for share in shares:
             given = stage_inputs(net, bench.size, 0, bench.device, kind, share)
             with torch.inference_mode():
@@ -52,6 +55,10 @@ def lengths(bench: Bench) -> None:
     bench.rows.measure(
         "new token counts, patch-mid (flash kernel)", lambda: work("patch-mid", False, one)
     )
+    if attention.has_flash3(bench.device):
+        bench.rows.measure(
+            "new token counts, warp, FlashAttention 3", lambda: work("warp", False, two, "flash")
+        )
     rare, attention.RARE_TOKENS = attention.RARE_TOKENS, 0
     try:
         bench.rows.measure(
@@ -85,7 +92,7 @@ def beside_encoding(bench: Bench) -> None:
                 def both(tokens: int = 7001 + 131 * number) -> None:
                     with_work_beside(
                         lambda: codec.encode(video),
-                        lambda: attention.plan("sdpa", like, (tokens, 540), tokens),
+                        lambda: attention.plan(like, (tokens, 540), tokens),
                         bench.device,
                     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from flythrough.bench.clock import median_seconds
-from flythrough.models.fast.attention import attention, flash_module, preferred_backends, sdpa
+from flythrough.models.fast.attention import attention, has_flash3, preferred_backends, sdpa
 from flythrough.models.fast.fp8 import quantise_rows, scaled_product
 
 ATTENTION_TOKENS = (2940, 4560, 11040)
@@ -51,10 +51,11 @@ def attention_ceiling(
     found["joint_tflops"] = _tflops(flops, median)
     median, _, _ = median_seconds(lambda: sdpa(q, k, v, None), device, runs, 3)
     found["default_tflops"] = _tflops(flops, median)
-    if device.type == "cuda" and flash_module() is not None:
-        flash = attention("flash")
-        median, _, _ = median_seconds(lambda: flash(q, k, v, None), device, runs, 3)
-        found["flash_tflops"] = _tflops(flops, median)
+    if has_flash3(device):
+        ways = {"flash": attention("flash", device), "flash_8_bits": attention("flash8", device)}
+        for name, attend in ways.items():  # 8 bits: with the passes that make them
+            median, _, _ = median_seconds(lambda a=attend: a(q, k, v, None), device, runs, 3)  # type: ignore[misc]
+            found[f"{name}_tflops"] = _tflops(flops, median)
     return found
 
 

@@ -33,6 +33,7 @@ from flythrough.bench.random_model import (
 from flythrough.bench.rows import Figures, Rows
 from flythrough.bench.sizes import Size
 from flythrough.models.adapters import set_lora_active
+from flythrough.models.fast.attention import has_flash3
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
@@ -123,7 +124,8 @@ def forwards(
 
 
 def helios(bench: Bench, *, fp8: bool = True) -> None:
-    """Forwards of diffusers' transformer, ours plain and fast; whole chunks; then in 8 bits."""
+    """Forwards of diffusers' transformer, ours plain and fast; whole chunks; then in 8 bits, with
+    attention in 8 bits too where the device has it."""
     net = bench.denoiser()
     if find_spec("diffusers") is not None:
         stock: list[Any] = [stock_denoiser(net)]
@@ -152,18 +154,29 @@ def eight_bits(bench: Bench, net: HeliosTransformer, model: LoadedModel) -> None
     if model.fast is not None:
         model.fast.forget()  # it holds the weights that are given up now
     quantise_blocks(net.blocks)
-    fast = FastDenoiser(net)
-    model = replace(model, fast=fast)
-    forwards(bench, "forward fast fp8", fast, net)
+    for word, settings in eight_bit_settings(bench.device).items():
+        fast = FastDenoiser(net, settings)
+        model = replace(model, fast=fast)
+        forwards(bench, f"forward fast {word}", fast, net)
 
-    def quality() -> Figures:
-        found = torch.from_numpy(make_chunks(model, bench.size, work)[1].latents())
-        first = psnr(found[:, :9], wanted[:, :9])
-        return {"latent_psnr_db": round(first, 2), "second_chunk_db": round(psnr(found, wanted), 2)}
+        def quality(model: LoadedModel = model) -> Figures:
+            found = torch.from_numpy(make_chunks(model, bench.size, work)[1].latents())
+            first, both = psnr(found[:, :9], wanted[:, :9]), psnr(found, wanted)
+            return {"latent_psnr_db": round(first, 2), "second_chunk_db": round(both, 2)}
 
-    bench.rows.measure("fp8 against full precision, random weights", quality)
-    for steps in ((2, 2, 2), (1, 1, 1)):
-        _chunk_row(bench, f"helios {list(steps)} fp8", model, ChunkWork(steps, chunks=bench.chunks))
+        bench.rows.measure(f"{word} against full precision, random weights", quality)
+        for steps in ((2, 2, 2), (1, 1, 1)):
+            one = ChunkWork(steps, chunks=bench.chunks)
+            _chunk_row(bench, f"helios {list(steps)} {word}", model, one)
+        fast.forget()
+
+
+def eight_bit_settings(device: torch.device) -> dict[str, FastSettings]:
+    """The 8-bit precisions that ``device`` has, by the word of ``--precision``."""
+    found = {"fp8": FastSettings()}
+    if has_flash3(device):
+        found["fp8-all"] = FastSettings(attention="flash8")
+    return found
 
 
 def wah(bench: Bench, *, fp8: bool = True) -> None:
@@ -171,16 +184,17 @@ def wah(bench: Bench, *, fp8: bool = True) -> None:
     the first stage; its cost in one call, beside and merged."""
     net = bench.denoiser()
     add_random_adapter(net)
-    wah_rows(bench, net, "")
+    wah_rows(bench, net, "", FastSettings())
     if fp8:
         quantise_blocks(net.blocks)
-        wah_rows(bench, net, " fp8")
+        for word, settings in eight_bit_settings(bench.device).items():
+            wah_rows(bench, net, f" {word}", settings)
 
 
-def wah_rows(bench: Bench, net: HeliosTransformer, suffix: str) -> None:
+def wah_rows(bench: Bench, net: HeliosTransformer, suffix: str, settings: FastSettings) -> None:
     """The rows of :func:`wah` for a denoiser that carries the adapter."""
-    fast = FastDenoiser(net)
-    merged = FastDenoiser(net, FastSettings(adapter="merged"))
+    fast = FastDenoiser(net, settings)
+    merged = FastDenoiser(net, replace(settings, adapter="merged"))
     for name, path, active in (
         ("no adapter", fast, False),
         ("adapter beside", fast, True),

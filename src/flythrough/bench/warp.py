@@ -28,6 +28,7 @@ from flythrough.generators.keyframes import KeyframeMemory
 from flythrough.generators.warp_as_history import WarpAsHistoryGenerator, WarpAsHistorySettings
 from flythrough.geometry.align import depth_scale
 from flythrough.models.fast.denoiser import FastDenoiser
+from flythrough.models.fast.settings import FastSettings
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import LoadedModel
 from flythrough.models.pi3x import Pi3X
@@ -213,12 +214,18 @@ def whole(bench: Bench, name: str, model: LoadedModel, net: Pi3X, *, live: bool)
     bench.rows.measure(f"conditioning of a later chunk{name}", lambda: measured(condition))
 
 
-def latency(bench: Bench, denoiser: HeliosTransformer, net: Pi3X, suffix: str = "") -> None:
+def latency(
+    bench: Bench,
+    denoiser: HeliosTransformer,
+    net: Pi3X,
+    suffix: str = "",
+    settings: FastSettings | None = None,
+) -> None:
     """A row: from a camera command to the new frames, with the realtime preset; all 33 of a chunk
     come at once."""
     model = replace(
         random_model(denoiser, bench.size, bench.device, fast_codec=True),
-        fast=FastDenoiser(denoiser),
+        fast=FastDenoiser(denoiser, settings),
     )
     memory = KeyframeMemory(SceneGeometry(net, PRESETS["realtime"].pixel_limit), LIVE, bench.device)
     generator = _generator(bench, model, memory, live=True)

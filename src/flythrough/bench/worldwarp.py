@@ -17,6 +17,7 @@ from flythrough.bench.forwards import relative_gap
 from flythrough.bench.random_model import random_codec
 from flythrough.bench.rows import Figures, Rows
 from flythrough.bench.sizes import SIZES, WORLDWARP_SIZES, SizeName, WorldWarpSize
+from flythrough.bench.suites import eight_bit_settings
 from flythrough.conditioning.noise_field import FieldSettings, start_steps
 from flythrough.models.fast.attention import preferred_backends
 from flythrough.models.fast.fp8 import quantise_blocks
@@ -184,9 +185,10 @@ def denoiser(bench: WorldWarpBench) -> None:
     _steps_row(bench, "steps fast, no guidance", fast, net, None, guidance=False)
     _steps_row(bench, "steps plain", net, net, None)
     quantise_blocks(net.blocks)
-    eight = FastStDiff(net)
-    _call_row(bench, "call fast fp8", eight)
-    _steps_row(bench, "steps fast fp8", eight, net, None)
+    for word, settings in eight_bit_settings(bench.device).items():
+        eight = FastStDiff(net, settings)
+        _call_row(bench, f"call fast {word}", eight)
+        _steps_row(bench, f"steps fast {word}", eight, net, None)
     bench.net = None
 
 

@@ -27,8 +27,12 @@ Compiled = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["full", "fp8"],
-    Parameter(group=HARDWARE, help="8-bit products: faster, less memory, less exact."),
+    Literal["full", "fp8", "fp8-all"],
+    Parameter(
+        group=HARDWARE,
+        help="fp8: 8-bit products, faster, less memory, less exact; fp8-all: attention too "
+        "(Hopper GPUs with the extra 'hopper').",
+    ),
 ]
 
 CodecType = Annotated[
@@ -40,19 +44,21 @@ CodecType = Annotated[
 ]
 
 
-def chosen_compute(fast: bool | None, compiled: bool, precision: str) -> Compute:
+def chosen_compute(
+    fast: bool | None, compiled: bool, precision: Literal["full", "fp8", "fp8-all"]
+) -> Compute:
     """The engine's word for three switches.
 
     Raises:
         InputError: switches that rule each other out.
     """
-    if fast is False and (compiled or precision == "fp8"):
-        given = "--compile" if compiled else "--precision fp8"
+    if fast is False and (compiled or precision != "full"):
+        given = "--compile" if compiled else f"--precision {precision}"
         raise InputError(f"{given} has no effect with --no-fast; drop one of them.")
-    if compiled and precision == "fp8":
-        raise InputError("--compile has no effect with --precision fp8; drop one of them.")
-    if precision == "fp8":
-        return "fp8"
+    if compiled and precision != "full":
+        raise InputError(f"--compile has no effect with --precision {precision}; drop one of them.")
+    if precision != "full":
+        return precision
     if compiled:
         return "compiled"
     return "auto" if fast is None else "fast" if fast else "plain"

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from flythrough.engine.options import check_codec_precision, check_compute
-from flythrough.engine.words import CodecPrecision, Compute
+from flythrough.engine.words import EIGHT_BITS, CodecPrecision, Compute
 from flythrough.errors import InputError
 from flythrough.models.fast import st_diff
+from flythrough.models.fast.attention import has_flash3
 from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
@@ -32,9 +33,9 @@ def accelerated(
 ) -> LoadedModel:
     """``model`` with the denoiser that ``compute`` asks for; call it once adapters are attached.
 
-    ``auto`` is the fast path on CUDA GPUs and the plain one elsewhere. ``fp8`` gives the large
-    weights up in place. ``make`` builds the fast path, and where it shares its work with other
-    GPUs nothing else will do.
+    ``auto`` is the fast path on CUDA GPUs and the plain one elsewhere. ``fp8`` and ``fp8-all`` give
+    the large weights up in place. ``make`` builds the fast path, and where it shares its work with
+    other GPUs nothing else will do.
 
     Raises:
         InputError: the choice cannot be had with this model, placement or device.
@@ -69,15 +70,15 @@ def fast_denoiser(
     """The fast path over ``transformer``, in 8 bits if asked for.
 
     Raises:
-        InputError: a GPU without 8-bit products.
+        InputError: a GPU without 8-bit products, or without 8-bit attention.
     """
-    if compute == "fp8":
-        _check_fp8(device, notify)
+    if compute in EIGHT_BITS:
+        _check_fp8(compute, device, notify)
         if not is_fp8(transformer):
             quantise_blocks(transformer.blocks)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    return make(transformer, FastSettings(kernels="compiled" if compute == "compiled" else "auto"))
+    return make(transformer, _settings(compute))
 
 
 def codec_dtype(asked: CodecPrecision, compute: Compute, device: torch.device) -> torch.dtype:
@@ -116,11 +117,17 @@ def accelerated_st_diff(model: LoadedStDiff, compute: Compute, notify: Notify) -
     if reason is not None:
         _take_plain(compute, reason, notify)
         return replace(model, fast=None)
-    if compute == "fp8":
-        _check_fp8(model.device, notify)
+    if compute in EIGHT_BITS:
+        _check_fp8(compute, model.device, notify)
         quantise_blocks(model.transformer.blocks)
-    kernels = FastSettings(kernels="compiled" if compute == "compiled" else "auto")
-    return replace(model, fast=st_diff.FastStDiff(model.transformer, kernels))
+    return replace(model, fast=st_diff.FastStDiff(model.transformer, _settings(compute)))
+
+
+def _settings(compute: Compute) -> FastSettings:
+    return FastSettings(
+        kernels="compiled" if compute == "compiled" else "auto",
+        attention="flash8" if compute == "fp8-all" else "auto",
+    )
 
 
 def _take_plain(compute: Compute, reason: str, notify: Notify) -> None:
@@ -132,13 +139,19 @@ def _take_plain(compute: Compute, reason: str, notify: Notify) -> None:
     notify(f"the denoiser takes the plain path, because {reason}.")
 
 
-def _check_fp8(device: torch.device, notify: Notify) -> None:
+def _check_fp8(compute: Compute, device: torch.device, notify: Notify) -> None:
     if device.type != "cuda":
         notify(f"{device} has no 8-bit products: they are imitated, slower than full precision.")
         return
     found = torch.cuda.get_device_capability(device)
     if found < _FP8_CAPABILITY:
         raise InputError(
-            f"--precision fp8 needs a GPU of compute capability 8.9 or more, and this one has "
-            f"{found[0]}.{found[1]}; drop it."
+            f"--precision {compute} needs a GPU of compute capability 8.9 or more, and this one "
+            f"has {found[0]}.{found[1]}; drop it."
+        )
+    if compute == "fp8-all" and not has_flash3(device):
+        raise InputError(
+            "--precision fp8-all needs a Hopper GPU (compute capability 9.x) and FlashAttention 3 "
+            "for attention in 8 bits; install it with pip install 'flythrough[hopper]', or use "
+            "--precision fp8."
         )

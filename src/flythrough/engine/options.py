@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
+from flythrough.engine.words import EIGHT_BITS, CodecPrecision, Compute, MemoryChoice
 from flythrough.errors import InputError, RolloutError
 from flythrough.media.video import check_video_target
 from flythrough.models.catalog import ModelFolder
@@ -227,7 +227,7 @@ def check_compute(asked: Compute, device: str) -> None:
             f"compute {asked!r} is unknown; use one of {', '.join(get_args(Compute))}."
         )
     kind = device.partition(":")[0]
-    if kind == "mps" and asked in ("compiled", "fp8"):
+    if kind == "mps" and asked in ("compiled", *EIGHT_BITS):
         raise InputError(f"compute {asked!r} is not available on the device {kind}; use 'fast'.")
 
 

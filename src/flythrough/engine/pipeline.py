@@ -101,8 +101,8 @@ def load(  # noqa: PLR0913 - what a model is loaded with
             stage.
         lora_scale: how much the adapter counts, in [-4, 4] and not 0.
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
-        compute: the denoiser's path: ``plain``, ``fast``, ``compiled`` or ``fp8`` (see
-            docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
+        compute: the denoiser's path: ``plain``, ``fast``, ``compiled``, ``fp8`` or ``fp8-all``
+            (see docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
         gpus: how many share each step of the denoiser; other processes are started for them.
         geometry_device, codec_device: where those networks run, if not on ``device``.
         codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is

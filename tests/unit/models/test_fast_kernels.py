@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flythrough.errors import InputError
 from flythrough.models.fast.activations import Activations
+from flythrough.models.fast.eight_bit_attention import quantise_heads
 from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
 from flythrough.models.fast.fp8 import aligned, dequantised_product, quantise_rows, scaled_product
 from flythrough.models.fast.kernels import choose_kernels, has_triton
@@ -72,6 +73,23 @@ def test_norm_rotate(rotated: bool) -> None:
         kernels.norm_rotate(x[..., WIDTH : 2 * WIDTH], weight, 1e-6, tables)
         results.append(x)
     torch.testing.assert_close(results[1], results[0], rtol=2e-6, atol=2e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("asking", [3, 70])
+def test_quantise_heads(asking: int) -> None:
+    """Queries, keys and values as slices of joint products, one head much larger than others."""
+    from flythrough.models.fast.heads_triton import quantise_heads as in_triton
+
+    joint = draw(2, 70, 3, HEADS, WIDTH // HEADS)
+    joint[:, :, :, 1] *= 100
+    q, k, v = joint[:, -asking:, 0], joint[:, :, 1], joint[:, :, 2]
+    for part, ours, scale in zip((q, k, v), *in_triton(q, k, v), strict=True):
+        twin, wanted = quantise_heads(part)
+        torch.testing.assert_close(scale, wanted, rtol=1e-6, atol=0)
+        assert ours.shape == part.shape
+        assert ours.is_contiguous()
+        assert agreeing(ours.float(), twin.float()) > SAME
 
 
 @needs_triton

@@ -1,10 +1,15 @@
-"""Softmax attention through torch's kernels, the fastest first, or an installed FlashAttention."""
+"""Softmax attention: an installed FlashAttention where it runs, else torch's, fastest first.
+
+FlashAttention 3 (Shah et al. 2024) is a sixth faster than cuDNN on Hopper GPUs, as exact, and needs
+no plan for a new number of tokens. Its 8-bit form is ``eight_bit_attention``.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +18,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flythrough.errors import InputError
-from flythrough.models.fast.settings import AttentionBackend
+from flythrough.models.fast.eight_bit_attention import dequantised_attention, quantise_all
+from flythrough.models.fast.settings import FLASH3_MODULES, AttentionBackend
 
 PREFERENCE = [
     SDPBackend.CUDNN_ATTENTION,
@@ -21,7 +27,9 @@ PREFERENCE = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-_FLASH_MODULES = ("flash_attn_interface", "flash_attn.cute")  # FlashAttention 3 and 4
+_FLASH4_MODULE = "flash_attn.cute"
+_HOPPER = 9
+_WIDEST_HEAD = 256
 
 RARE_PREFERENCE = [PREFERENCE[1], PREFERENCE[0], *PREFERENCE[2:]]
 RARE_TOKENS = 5000
@@ -46,8 +54,15 @@ def is_rare(tokens: int, dropped: bool) -> bool:
     return dropped and tokens <= RARE_TOKENS
 
 
-def plan(backend: AttentionBackend, like: Tensor, queries: Sequence[int], tokens: int) -> None:
-    """Let cuDNN plan for ``queries`` that read ``tokens``, with shapes and strides as in a block.
+def is_planned(backend: AttentionBackend, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether attention waits for a plan of cuDNN when a number of tokens is new."""
+    flash = backend != "sdpa" and _runs_flash3(device, dtype)
+    return device.type == "cuda" and backend in {"auto", "sdpa"} and not flash
+
+
+def plan(like: Tensor, queries: Sequence[int], tokens: int) -> None:
+    """Let cuDNN plan for ``queries`` that read ``tokens``, with shapes and strides as in a block;
+    of use where attention :func:`is_planned`.
 
     cuDNN plans on the host, in the thread that asks, and a plan serves that thread alone: this is
     called while the device is busy with something else.
@@ -56,8 +71,6 @@ def plan(backend: AttentionBackend, like: Tensor, queries: Sequence[int], tokens
         like: [1,heads,d] on the device, in the dtype of the work.
         queries: how many tokens ask, one call each.
     """
-    if like.device.type != "cuda" or backend != "sdpa":
-        return
     _, heads, width = like.shape
     with preferred_backends(like.device), torch.no_grad():
         for count in queries:
@@ -76,30 +89,84 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
-def flash_module() -> Any | None:
-    """An installed FlashAttention 3 or 4, or None."""
-    for name in _FLASH_MODULES:
+@cache
+def flash3() -> Callable[..., tuple[Tensor, ...]] | None:
+    """The forward operator of an installed FlashAttention 3, or None.
+
+    The operator itself: the function around it takes the host four times as long.
+    """
+    for name, operators in FLASH3_MODULES.items():
         try:
-            return importlib.import_module(name)
-        except ImportError:
+            importlib.import_module(name)
+        except ImportError:  # also a build for another CUDA
             continue
+        found: Callable[..., tuple[Tensor, ...]] | None = getattr(
+            getattr(torch.ops, operators), "fwd", None
+        )
+        if found is not None:
+            return found
     return None
 
 
-def attention(backend: AttentionBackend) -> Attend:
-    """The attention function of a setting.
+def prompt_backend(backend: AttentionBackend) -> AttentionBackend:
+    """The setting for reading the prompt: few keys, kept in the model's dtype."""
+    return "auto" if backend == "flash8" else backend
+
+
+def attention(backend: AttentionBackend, device: torch.device) -> Attend:
+    """The attention function of a setting. Where there is a mask, and where FlashAttention 3 does
+    not know the type or the width of the heads, torch's kernels are taken.
 
     Raises:
-        InputError: FlashAttention is wanted and not installed.
+        InputError: FlashAttention is wanted and not there.
     """
     if backend == "sdpa":
         return sdpa
-    module = flash_module()
-    if module is None:
+    if backend == "flash8":
+        return _eight_bit(device)
+    if backend == "auto" or has_flash3(device):
+        return _flash3_or_torch
+    return _flash4()
+
+
+def _flash3_or_torch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is not None or not _takes(q):
+        return sdpa(q, k, v, mask)
+    operator = flash3()
+    assert operator is not None
+    return operator(q, k, v, num_splits=1)[0]
+
+
+def _eight_bit(device: torch.device) -> Attend:
+    operator = flash3() if has_flash3(device) else None
+    if device.type == "cuda" and operator is None:
         raise InputError(
-            f"attention {backend!r} needs FlashAttention 3 or 4, and neither "
-            f"{' nor '.join(_FLASH_MODULES)} can be imported; install one or use 'sdpa'"
+            f"attention in 8 bits needs FlashAttention 3 and a Hopper GPU (compute capability "
+            f"{_HOPPER}.x), and {device} lacks one of them; use 8-bit products alone (fp8)."
         )
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None or (operator is not None and not _takes(q)):
+            return _flash3_or_torch(q, k, v, mask)
+        made = quantise_all(q, k, v)
+        if operator is None:
+            return dequantised_attention(made, q.dtype)
+        (q8, k8, v8), (q_scale, k_scale, v_scale) = made
+        scales = {"q_descale": q_scale, "k_descale": k_scale, "v_descale": v_scale}
+        return operator(q8, k8, v8, **scales, num_splits=1)[0]
+
+    return attend
+
+
+def _flash4() -> Attend:
+    try:
+        module = importlib.import_module(_FLASH4_MODULE)
+    except ImportError as error:
+        known = ", ".join((*FLASH3_MODULES, _FLASH4_MODULE))
+        raise InputError(
+            f"attention 'flash' needs FlashAttention 3 on a Hopper GPU, or FlashAttention 4, and "
+            f"none of {known} serves here; install one or use 'auto'."
+        ) from error
 
     def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -108,3 +175,21 @@ def attention(backend: AttentionBackend) -> Attend:
         return found[0] if isinstance(found, tuple) else found
 
     return flash
+
+
+def _takes(q: Tensor) -> bool:
+    """Whether FlashAttention 3 computes queries [B,N,heads,d] such as these."""
+    width = q.shape[-1]
+    return width <= _WIDEST_HEAD and width % 8 == 0 and _runs_flash3(q.device, q.dtype)
+
+
+def _runs_flash3(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and has_flash3(device)
+
+
+@cache
+def has_flash3(device: torch.device) -> bool:
+    """Whether ``device`` is a Hopper GPU and FlashAttention 3 is installed."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != _HOPPER:
+        return False
+    return flash3() is not None

@@ -42,6 +42,7 @@ class FastBlock:
     tables: Tables
     mask: Tensor | None
     attend: Attend
+    attend_prompt: Attend
 
     def __call__(
         self, ops: Elementwise, x: Tensor, past: int, now: Rows, following: Rows, out: Activations
@@ -100,7 +101,7 @@ class FastBlock:
         q = self.products.cross_q(out)
         turned(ops, cross.norm_q, q, None)
         keys, values = (part.expand(len(q), -1, -1, -1) for part in self.text)
-        found = self.attend(cross.split(q), keys, values, None)
+        found = self.attend_prompt(cross.split(q), keys, values, None)
         update = _project(ops, self.products.cross_out, found.flatten(2))
         eps = self.block.eps
         ops.residual_norm(tail, update, None, now.gain2, now.shift2, 0, eps, out)

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from flythrough.errors import WeightsError
 from flythrough.models.fast.activations import Activations
-from flythrough.models.fast.attention import attention, is_rare, plan, preferred_backends
+from flythrough.models.fast.attention import (
+    attention,
+    is_planned,
+    is_rare,
+    plan,
+    preferred_backends,
+    prompt_backend,
+)
 from flythrough.models.fast.block import FastBlock, Rows
 from flythrough.models.fast.fp8 import is_quantised
 from flythrough.models.fast.kernels import choose_kernels
@@ -83,7 +90,8 @@ class FastDenoiser:
         self.net = transformer
         self._layers: list[Any] = list(transformer.blocks)  # HeliosTransformerBlock each
         self.settings = settings or FastSettings()
-        self.attend = attention(self.settings.attention)
+        self.attend = attention(self.settings.attention, transformer.device)
+        self.attend_prompt = attention(prompt_backend(self.settings.attention), transformer.device)
         self.forget()
 
     def forget(self) -> None:
@@ -139,8 +147,8 @@ class FastDenoiser:
         """Whether :meth:`plan_attention` has anything to do: attention was not planned for these
         tokens yet, and it is worth it."""
         tokens = chosen.total + self._noisy(latents)
-        on_host = self.net.device.type == "cuda" and self.settings.attention == "sdpa"
-        return on_host and tokens not in self._planned and not is_rare(tokens, chosen.dropped)
+        planned = is_planned(self.settings.attention, self.net.device, self.dtype)
+        return planned and tokens not in self._planned and not is_rare(tokens, chosen.dropped)
 
     def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
         """Have attention planned for noisy ``latents`` (t, h, w) behind a history of ``chosen``,
@@ -154,7 +162,7 @@ class FastDenoiser:
         heads, width = self.net.config["num_attention_heads"], self.net.config["attention_head_dim"]
         like = torch.empty(1, heads, width, dtype=self.dtype, device=self.net.device)
         # All blocks but the last ask with every token, the last with the noisy ones.
-        plan(self.settings.attention, like, (tokens, noisy), tokens)
+        plan(like, (tokens, noisy), tokens)
 
     def _noisy(self, latents: Kernel) -> int:
         return math.prod(n // k for n, k in zip(latents, self.net._patch, strict=True))
@@ -190,7 +198,9 @@ class FastDenoiser:
         self, products: list[BlockProducts], text: TextKeys, layout: Layout
     ) -> list[FastBlock]:
         return [
-            FastBlock(block, made, keys, layout.tables, layout.mask, self.attend)
+            FastBlock(
+                block, made, keys, layout.tables, layout.mask, self.attend, self.attend_prompt
+            )
             for block, made, keys in zip(self._layers, products, text, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from flythrough.models.linear import Linear
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
-_SMALLEST_SCALE = 1e-12
+SMALLEST_SCALE = 1e-12
 _ALIGNMENT = 16
 """Bytes; cuBLAS refuses scales that begin elsewhere."""
 
@@ -24,7 +24,7 @@ _ALIGNMENT = 16
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """``x`` [..., K] as e4m3 and the float32 scale [..., 1] of each row."""
     wide = x.float()
-    scale = (wide.abs().amax(-1, keepdim=True) / LARGEST).clamp_min(_SMALLEST_SCALE)
+    scale = (wide.abs().amax(-1, keepdim=True) / LARGEST).clamp_min(SMALLEST_SCALE)
     return (wide / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
 
 

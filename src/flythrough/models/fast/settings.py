@@ -6,25 +6,31 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kernels = Literal["auto", "torch", "triton", "compiled"]
-AttentionBackend = Literal["sdpa", "flash"]
+AttentionBackend = Literal["auto", "sdpa", "flash", "flash8"]
 AdapterPlace = Literal["beside", "merged"]
+
+FLASH3_MODULES = {"fa3_fwd_interface": "fa3_fwd", "flash_attn_interface": "flash_attn_3"}
+"""Modules of FlashAttention 3 (the package fa3-fwd, a build from source), and where their operators
+are found in ``torch.ops``."""
 
 
 @dataclass(frozen=True)
 class FastSettings:
-    """How the fast path computes; every choice gives the same result up to rounding.
+    """How the fast path computes; but for 8 bits every choice gives the same result up to rounding.
 
     Attributes:
         kernels: norms, residuals and rotations in plain ``torch``, in ``triton`` kernels, or plain
             and ``compiled`` by torch; ``auto`` takes Triton on NVIDIA GPUs, else torch.
         attention: ``sdpa`` is torch's, cuDNN preferred; ``flash`` an installed FlashAttention 3
-            or 4.
+            or 4; ``auto`` FlashAttention 3 where it is installed and the GPU is a Hopper, else
+            torch's; ``flash8`` self attention in 8-bit floats, by FlashAttention 3 (a CPU
+            imitates it).
         adapter: low-rank updates are added ``beside`` each product, or ``merged`` into a second
             copy of the weights they change, which costs memory and no time.
     """
 
     kernels: Kernels = "auto"
-    attention: AttentionBackend = "sdpa"
+    attention: AttentionBackend = "auto"
     adapter: AdapterPlace = "beside"
 
 

@@ -146,6 +146,7 @@ class SharedDenoiser(FastDenoiser):
                 local.tables,
                 local.mask,
                 self.attend,
+                self.attend_prompt,
                 exchange=self.exchange,
                 cut=local.cut,
             )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flythrough.models.fast.activations import Activations
-from flythrough.models.fast.attention import Attend, attention, preferred_backends
+from flythrough.models.fast.attention import Attend, attention, preferred_backends, prompt_backend
 from flythrough.models.fast.denoiser import same_tensor
 from flythrough.models.fast.elementwise import Elementwise
 from flythrough.models.fast.kernels import choose_kernels
@@ -54,6 +54,7 @@ class _Block:
     text: tuple[Tensor, Tensor]
     tables: Tables
     attend: Attend
+    attend_prompt: Attend
     ops: Elementwise
     norm: LeveledNorm
 
@@ -85,7 +86,7 @@ class _Block:
         q = self._project(self.products.cross_q, normed)
         self.ops.norm_rotate(q, cross.norm_q.weight.detach(), cross.norm_q.eps, None)
         keys, values = (part.expand(len(q), -1, -1, -1) for part in self.text)
-        found = self.attend(_split(q, cross.heads), keys, values, None)
+        found = self.attend_prompt(_split(q, cross.heads), keys, values, None)
         return self._project(self.products.cross_out, found.flatten(2))
 
     def _project(self, product: Product, x: Tensor, *, gelu: bool = False) -> Tensor:
@@ -103,7 +104,8 @@ class FastStDiff:
     def __init__(self, net: StDiff, settings: FastSettings | None = None) -> None:
         self.net = net
         self.settings = settings or FastSettings()
-        self.attend = attention(self.settings.attention)
+        self.attend = attention(self.settings.attention, net.device)
+        self.attend_prompt = attention(prompt_backend(self.settings.attention), net.device)
         self.forget()
 
     def forget(self) -> None:
@@ -158,7 +160,7 @@ class FastStDiff:
         ops = choose_kernels(self.settings.kernels, words.device)
         parts = zip(self._layers, self._products, self._text_keys(words, given), strict=True)
         return [
-            _Block(block, products, keys, tables, self.attend, ops, norm)
+            _Block(block, products, keys, tables, self.attend, self.attend_prompt, ops, norm)
             for block, products, keys in parts
         ]
 
