@@ -2,7 +2,9 @@
 
     python bench/peak_memory.py FOLDER -o OUT.json --run resident:helios:384x640:2 [--run ...]
 
-A run is PLACEMENT:METHOD:HEIGHTxWIDTH:CHUNKS; method ``camera`` follows a path on a flat depth.
+A run is PLACEMENT:METHOD:HEIGHTxWIDTH:CHUNKS[:PRECISION]; method ``camera`` follows a path on a
+flat depth, and a precision is a word of ``--precision``. With ``--card GIB`` the GPU has no more
+memory than that, for whatever asks and for torch's allocator.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,13 +33,35 @@ OF_LABEL = {
 }
 
 
+def smaller_card(gib: float) -> None:
+    """From now on the GPU has ``gib`` GiB."""
+    real, whole = torch.cuda.mem_get_info, torch.cuda.get_device_properties
+    size = int(gib * GIB)
+    torch.cuda.set_per_process_memory_fraction(size / whole(0).total_memory)
+
+    def free(device: Any = None) -> tuple[int, int]:
+        return min(real(device)[0], size - torch.cuda.memory_reserved(device)), size
+
+    class Properties:
+        """The device's own but for its memory."""
+
+        total_memory = size
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole(0), name)
+
+    torch.cuda.mem_get_info = free  # type: ignore[assignment]
+    torch.cuda.get_device_properties = lambda *_: Properties()  # type: ignore
+
+
 def measure(folder: str, run: str) -> dict[str, Any]:
     """One run: its phases' peaks in GiB, seconds, and the plan."""
     from flythrough.engine.request import GenerateRequest, check
     from flythrough.engine.run import advance, start_job
-    from flythrough.engine.run_needs import run_needs
+    from flythrough.engine.run_needs import default_parts, run_needs
 
-    placement, method, size_text, chunks = run.split(":")
+    placement, method, size_text, chunks, *precise = run.split(":")
+    precision = precise[0] if precise else "full"
     height, width = (int(n) for n in size_text.split("x"))
     photo = Path(str(files("flythrough"))) / "assets" / "example.jpg"
     camera = method == "camera"
@@ -51,12 +76,19 @@ def measure(folder: str, run: str) -> dict[str, Any]:
         frames=33 * int(chunks),
         size=(height, width),
         memory=placement,  # type: ignore[arg-type]
+        compute="auto" if precision == "full" else precision,  # type: ignore[arg-type]
         output=Path("/tmp/never-written.mp4"),
     )
     checked = check(request)
     started = time.perf_counter()
+    parts = default_parts(checked.model, checked.method)
     needs = run_needs(
-        checked.model, (height, width), checked.method, request.frames, "cuda" if on_gpu else "cpu"
+        checked.model,
+        (height, width),
+        checked.method,
+        request.frames,
+        "cuda" if on_gpu else "cpu",
+        parts=replace(parts, eight_bits=precision != "full"),
     )
     plan = needs.plan(placement)  # type: ignore[arg-type]
     planned = time.perf_counter() - started
@@ -64,6 +96,7 @@ def measure(folder: str, run: str) -> dict[str, Any]:
     started = time.perf_counter()
     job = start_job(checked, notes.append)
     loaded = time.perf_counter() - started
+    while_loading = torch.cuda.max_memory_allocated() / GIB if on_gpu else None
     peaks: dict[str, float] = {}
     current = ""
 
@@ -105,6 +138,7 @@ def measure(folder: str, run: str) -> dict[str, Any]:
         "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2) if on_gpu else None,
         "host_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "foretold_host_gib": round(plan.host_bytes / GIB, 2),
+        "peak_while_loading_gib": while_loading and round(while_loading, 2),
         "seconds_to_plan": round(planned, 2),
         "seconds_to_load": round(loaded, 2),
         "seconds_per_chunk": seconds,
@@ -120,13 +154,17 @@ def main() -> None:
     parser.add_argument("--run", action="append", required=True)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--one", action="store_true", help="in this process, result on stdout")
+    parser.add_argument("--card", type=float, help="GiB that the GPU is said to have")
     given = parser.parse_args()
     if given.one:
+        if given.card:
+            smaller_card(given.card)
         print(json.dumps(measure(given.folder, given.run[0])))
         return
     rows = []
     for run in given.run:
         command = [sys.executable, __file__, given.folder, "--run", run, "--one"]
+        command += ["--card", str(given.card)] if given.card else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
         row = (
@@ -136,7 +174,8 @@ def main() -> None:
         rows.append(row)
         if given.output:
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-            result = {"device": device, "torch": torch.__version__, "runs": rows}
+            result = {"device": device, "torch": torch.__version__, "card_gib": given.card}
+            result["runs"] = rows
             given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -80,7 +80,9 @@ def test_doctor_foretells_larger_runs(flythrough: Command, tiny_model: Path) -> 
         assert answer.status == 0, answer.err
         return answer.result["numbers"]["--memory resident"]["device_bytes"]
 
-    assert peak("--size", "128x256", "--method", "helios") > peak("--method", "helios")
+    usual = peak("--method", "helios")
+    assert peak("--size", "128x256", "--method", "helios") > usual
+    assert peak("--precision", "fp8", "--method", "helios") < usual
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
 from flythrough.cli.hardware import Gpus
 from flythrough.cli.output import emit, note
 from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
@@ -44,7 +44,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     ] = "auto",
     fast: Fast = None,
     compiled: Compiled = False,
-    precision: Precision = "full",
+    precision: PrecisionOption = "full",
     gpus: Gpus = 1,
     codec_precision: CodecType = "auto",
 ) -> None:

@@ -3,12 +3,12 @@ codec's precision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from flythrough.cli.groups import HARDWARE
-from flythrough.engine.words import CodecPrecision
+from flythrough.engine.words import CodecPrecision, Precision
 from flythrough.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ Compiled = Annotated[
         group=HARDWARE, name="--compile", negative="", help="Its kernels from torch.compile."
     ),
 ]
-Precision = Annotated[
-    Literal["full", "fp8", "fp8-all"],
+PrecisionOption = Annotated[
+    Precision,
     Parameter(
         group=HARDWARE,
         help="fp8: 8-bit products, faster, less memory, less exact; fp8-all: attention too "
@@ -44,9 +44,7 @@ CodecType = Annotated[
 ]
 
 
-def chosen_compute(
-    fast: bool | None, compiled: bool, precision: Literal["full", "fp8", "fp8-all"]
-) -> Compute:
+def chosen_compute(fast: bool | None, compiled: bool, precision: Precision) -> Compute:
     """The engine's word for three switches.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from flythrough.cli.output import emit
-from flythrough.engine.words import MemoryChoice, parse_size
+from flythrough.engine.words import MemoryChoice, Precision, parse_size
 
 
 def doctor(
@@ -28,6 +28,10 @@ def doctor(
         str | None,
         Parameter(help="Count a captioner, by name or folder, as generate takes it."),
     ] = None,
+    precision: Annotated[
+        Precision,
+        Parameter(help="fp8 and fp8-all: the denoiser's large weights take half the memory."),
+    ] = "full",
 ) -> None:
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
@@ -37,7 +41,8 @@ def doctor(
     from flythrough.engine.doctor import Intent, examine
     from flythrough.errors import FaultError
 
-    report = examine(Intent(model, parse_size(size), frames, method, device, memory, caption))
+    intent = Intent(model, parse_size(size), frames, method, device, memory, caption, precision)
+    report = examine(intent)
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
     numbers = {row.name: row.data for row in report.rows if row.data}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
 from flythrough.cli.groups import CAMERA, HARDWARE, LOOK, WORLDWARP
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import emit, note
@@ -208,7 +208,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     ] = "auto",
     fast: Fast = None,
     compiled: Compiled = False,
-    precision: Precision = "full",
+    precision: PrecisionOption = "full",
     gpus: Gpus = 1,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flythrough.cli.compute import CodecType, Compiled, Fast, Precision, chosen_compute
+from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
 from flythrough.cli.output import note
@@ -38,7 +38,7 @@ def resume(  # noqa: PLR0913 - the command line
     ] = "auto",
     fast: Fast = None,
     compiled: Compiled = False,
-    precision: Precision = "full",
+    precision: PrecisionOption = "full",
     gpus: Gpus = 1,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,

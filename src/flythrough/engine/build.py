@@ -32,7 +32,7 @@ from flythrough.engine.request import CheckedRequest
 from flythrough.engine.stored_settings import check_settings, warp_settings
 from flythrough.engine.team import LeadingDenoiser, drop_weights, team_of
 from flythrough.engine.warp_video import WarpVideo
-from flythrough.engine.words import CodecPrecision, Compute, MemoryChoice
+from flythrough.engine.words import EIGHT_BITS, CodecPrecision, Compute, MemoryChoice
 from flythrough.engine.worldwarp_options import worldwarp_settings
 from flythrough.engine.worldwarp_sampler import build_captioner, worldwarp_sampler
 from flythrough.errors import InputError, RolloutError
@@ -171,12 +171,18 @@ def build_session(
     device = pick_device(device_name)
     dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
     placement, beside = Placed("resident")
+    eight_bits = compute in EIGHT_BITS
     if loaded is None:
         drop_weights()
-        placement, beside = placement_for(spec, folder, device, memory, notify, hardware, wide)
+        placement, beside = placement_for(
+            spec, folder, device, memory, notify, hardware, wide, eight_bits
+        )
     if spec.method == "worldwarp":
         st_diff = loaded or away(
-            load_st_diff_model(folder, device, dtype, placement, codec_dtype=wide), hardware
+            load_st_diff_model(
+                folder, device, dtype, placement, codec_dtype=wide, denoiser_waits=eight_bits
+            ),
+            hardware,
         )
         assert isinstance(st_diff, LoadedStDiff)
         announce_plain_codec(st_diff.codec, notify)
@@ -191,7 +197,15 @@ def build_session(
     sampler = _sampler(spec, folder)
     if loaded is None:
         own = folder.fast_codec if spec.settings.get("codec") == FAST_CODEC else None
-        model = load_model(folder, device, dtype, placement, codec=own, codec_dtype=wide)
+        model = load_model(
+            folder,
+            device,
+            dtype,
+            placement,
+            codec=own,
+            codec_dtype=wide,
+            denoiser_waits=eight_bits,
+        )
         announce_plain_codec(model.codec, notify)
         model = away(replace(model, decodes_beside=beside), hardware)
     else:

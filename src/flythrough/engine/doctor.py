@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flythrough.engine.options import check_device, check_memory, check_size
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import MemoryChoice, Precision
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
 from flythrough.models.captioner_folder import find_captioner
@@ -60,6 +60,7 @@ class Intent:
     device: str = "auto"
     memory: MemoryChoice = "auto"
     caption: str | None = None
+    precision: Precision = "full"
 
 
 def examine(intent: Intent) -> Report:
@@ -114,13 +115,13 @@ def _foretold(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
 ) -> list[Row]:
     from flythrough.engine.build import pick_device
-    from flythrough.engine.memory_plan import PLACEMENTS, MemoryPlan
+    from flythrough.engine.memory_plan import MemoryPlan
     from flythrough.engine.placement import available_host_bytes, choose_placement, free_bytes
     from flythrough.engine.run_needs import default_parts, own_window, run_needs
 
     device = pick_device(intent.device)
     kind = "cuda" if device.type == "cuda" else "cpu"
-    parts = default_parts(folder, method)
+    parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
     if intent.caption is not None:
         parts = replace(parts, captioner=find_captioner(intent.caption))
     needs = run_needs(folder, size, method, intent.frames, kind, parts=parts)
@@ -141,10 +142,9 @@ def _foretold(
         data["beside_bytes"] = plan.beside_bytes
         return Row(f"--memory {plan.placement}", words, data={**data, "phases": phases})
 
-    options = PLACEMENTS if kind == "cuda" else PLACEMENTS[:2]
     rows = [
         Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {device}"),
-        *(row(needs.plan(placement)) for placement in options),
+        *(row(needs.plan(placement)) for placement in needs.placements),
     ]
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)

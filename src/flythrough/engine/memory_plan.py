@@ -69,7 +69,11 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """What the parts of a run take, whatever the placement."""
+    """What the parts of a run take, whatever the placement.
+
+    ``read_bytes``: the denoiser in full precision, if it lies in host memory until its layers are
+    made 8-bit one by one on their way to a GPU; else 0.
+    """
 
     weights: dict[str, PartNeed]
     text: Need
@@ -82,6 +86,12 @@ class RunNeeds:
     device: str
     calls: int
     caption: Need = field(default_factory=lambda: Need(0, 0.0))
+    read_bytes: int = 0
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Those that there are: layers are streamed to GPUs, and not in 8 bits."""
+        return PLACEMENTS if self.device == "cuda" and not self.read_bytes else PLACEMENTS[:2]
 
     def plan(self, placement: Placement) -> MemoryPlan:
         """The figures of one placement."""
@@ -93,10 +103,11 @@ class RunNeeds:
         host = _HOST_PROCESS_BYTES
         if placement == "resident":
             always += net.whole + text.whole + codec.whole + captioner
+            host += self.read_bytes
             own = dict.fromkeys(("text", "codec", "net"), 0)
         elif placement == "drop-text":
             always += net.whole + codec.whole
-            host += text.whole
+            host += max(text.whole, self.read_bytes)  # the denoiser is read first
             streamed = text.whole if self.device == "cpu" else text.streamed
             own = {"text": streamed, "codec": 0, "net": 0}
         else:

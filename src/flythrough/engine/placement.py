@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from flythrough.engine.hardware import ONE_DEVICE, Hardware
-from flythrough.engine.memory_plan import PLACEMENTS, SLACK, MemoryPlan, RunNeeds
+from flythrough.engine.memory_plan import SLACK, MemoryPlan, RunNeeds
 from flythrough.engine.options import check_memory
 from flythrough.engine.run_needs import captioner_of, parts_of, run_needs
 from flythrough.engine.words import MemoryChoice
@@ -40,10 +40,12 @@ def placement_for(
     notify: Callable[[str], None],
     hardware: Hardware = ONE_DEVICE,
     codec_dtype: torch.dtype | None = None,
+    eight_bits: bool = False,
 ) -> Placed:
     """The placement to load with; says so when it is not what everybody expects.
 
     ``codec_dtype``: what the codec will compute in; None: what it does where nothing is asked for.
+    ``eight_bits``: the denoiser's large weights will be 8-bit.
 
     Raises:
         InputError: the choice cannot fit, none can, or it has no effect on the device; what
@@ -71,7 +73,7 @@ def placement_for(
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
         band=spec.settings.get("warp_band", "short"),
-        parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype),
+        parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=eight_bits),
     )
     apart = check_other_devices(needs, hardware, free_bytes)
     if device.type != "cuda":
@@ -103,8 +105,11 @@ def choose_placement(
     Raises:
         InputError: it does not fit, or none does.
     """
-    options = PLACEMENTS if needs.device == "cuda" else PLACEMENTS[:2]
-    plans = [needs.plan(p) for p in options if asked in ("auto", p)]
+    if asked not in ("auto", *needs.placements):
+        raise InputError(
+            f"--memory {asked} streams layers in full precision; drop it or --precision."
+        )
+    plans = [needs.plan(p) for p in needs.placements if asked in ("auto", p)]
     for plan in plans:
         if plan.fits(free, host_free):
             return plan

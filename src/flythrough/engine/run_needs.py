@@ -52,6 +52,7 @@ class RunParts:
         window: how method worldwarp cuts chunks; None: as the model has it.
         codec_dtype: what the codec computes in; None: float16 on a GPU, else float32.
         captioner: words the prompts of method worldwarp.
+        eight_bits: the denoiser's large weights are 8-bit.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -62,6 +63,7 @@ class RunParts:
     window: Window | None = None
     codec_dtype: torch.dtype | None = None
     captioner: CaptionerFolder | None = None
+    eight_bits: bool = False
 
 
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
@@ -159,6 +161,7 @@ def run_needs(
         codec=parts.codec,
         codec_dtype=_codec_dtype(parts, device),
         adapters=parts.adapters,
+        eight_bits=parts.eight_bits,
     )
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
@@ -185,12 +188,19 @@ def run_needs(
         size=size,
         device=device,
         calls=sum(counts) * passes,
+        read_bytes=_read_bytes(needs, weights, device),
     )
 
 
 def _codec_dtype(parts: RunParts, device: str) -> torch.dtype:
     usual = torch.float16 if device == "cuda" else torch.float32
     return parts.codec_dtype or usual
+
+
+def _read_bytes(needs: ModelNeeds, weights: dict[str, PartNeed], device: str) -> int:
+    """What waits in host memory while layers are made 8-bit on their way to a GPU."""
+    waits = needs.saved and device == "cuda"
+    return weights["transformer"].whole + needs.saved if waits else 0
 
 
 def own_window(folder: ModelFolder) -> Window:
@@ -213,7 +223,14 @@ def _worldwarp_needs(
     assert folder.st_diff is not None
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     wide = _codec_dtype(parts, device)
-    needs = ModelNeeds(folder.path, device, dtype, folder.st_diff.name, codec_dtype=wide)
+    needs = ModelNeeds(
+        folder.path,
+        device,
+        dtype,
+        folder.st_diff.name,
+        codec_dtype=wide,
+        eight_bits=parts.eight_bits,
+    )
     factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
     latent = size[0] // factor, size[1] // factor
     scale = usual.guidance_scale if guidance is None else guidance
@@ -235,6 +252,7 @@ def _worldwarp_needs(
         device=device,
         calls=calls,
         caption=caption,
+        read_bytes=_read_bytes(needs, weights, device),
     )
 
 

@@ -22,6 +22,7 @@ from flythrough.engine.attached import attach_adapters, detach_adapters
 from flythrough.engine.build import pick_dtype
 from flythrough.engine.team import KEPT, join, store_at
 from flythrough.engine.team_wire import Wire, all_well, receive
+from flythrough.engine.words import EIGHT_BITS
 from flythrough.errors import FlythroughError
 from flythrough.models.adapters import active_loras, attached_loras, set_lora_active
 from flythrough.models.catalog import find_model
@@ -63,7 +64,8 @@ class Follower:
         if self._net is None or self._source != source:
             self.drop()
             path = Path(folder.path) / "transformer"
-            loaded = load_transformer(path, pick_dtype(self.device), self.device)
+            home = torch.device("cpu") if compute in EIGHT_BITS else self.device
+            loaded = load_transformer(path, pick_dtype(self.device), home)
             self._net, self._source = loaded.eval().requires_grad_(False), source
         detach_adapters(self._net)
         attach_adapters(spec, folder, self._net, _unsaid)

@@ -12,6 +12,8 @@ Compute = Literal["auto", "plain", "fast", "compiled", "fp8", "fp8-all"]
 """The denoiser's path (``engine.acceleration``); auto is fast on CUDA GPUs, plain elsewhere;
 fp8 has products in 8 bits, fp8-all self attention too."""
 EIGHT_BITS: tuple[Compute, ...] = ("fp8", "fp8-all")
+Precision = Literal["full", "fp8", "fp8-all"]
+"""What the denoiser's products, and self attention, are computed in; full is the model's own."""
 CodecPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 """What the video codec computes in; auto is fp16 on CUDA GPUs, fp32 elsewhere and with ``plain``
 (``engine.acceleration.codec_dtype``)."""

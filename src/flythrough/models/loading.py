@@ -88,18 +88,21 @@ def load_model(
     *,
     codec: Path | None = None,
     codec_dtype: torch.dtype = torch.float32,
+    denoiser_waits: bool = False,
 ) -> LoadedModel:
     """Load transformer, codec and text encoder of ``folder`` for work on ``device``.
 
     Transformer and text encoder run in ``dtype`` (the transformer's norms, tables and time
     embedding stay float32), the codec in ``codec_dtype``. With placement ``offload`` the
-    transformer is left in host memory until :func:`stream_denoiser`. ``codec`` takes the place of
-    the folder's own codec: a TAEHV folder or file.
+    transformer is left in host memory until :func:`stream_denoiser`, and with ``denoiser_waits``
+    until its user takes it to the device. ``codec`` takes the place of the folder's own codec: a
+    TAEHV folder or file.
 
     Raises:
         WeightsError: a part cannot be read or does not fit its configuration.
     """
-    home = torch.device("cpu") if placement == "offload" else device
+    waits = denoiser_waits or placement == "offload"
+    home = torch.device("cpu") if waits else device
     transformer = load_transformer(folder.path / "transformer", dtype, home)
     return LoadedModel(
         transformer=transformer.eval().requires_grad_(False),
@@ -114,13 +117,15 @@ def load_st_diff_model(
     placement: Placement = "resident",
     *,
     codec_dtype: torch.dtype = torch.float32,
+    denoiser_waits: bool = False,
 ) -> LoadedStDiff:
     """Like :func:`load_model` for the ST-Diff of ``folder``.
 
     Raises:
         WeightsError: there is none, or a part cannot be read or does not fit its configuration.
     """
-    home = torch.device("cpu") if placement == "offload" else device
+    waits = denoiser_waits or placement == "offload"
+    home = torch.device("cpu") if waits else device
     if folder.st_diff is None:
         raise WeightsError(
             f"The model {folder.name} holds no ST-Diff, which method worldwarp needs; use a folder "

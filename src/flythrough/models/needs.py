@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from flythrough.models.adapters import attach_lora
 from flythrough.models.codec import LATENTS_PER_PASS, VideoCodec
 from flythrough.models.depth_input import depth_input
 from flythrough.models.expected import meta_network
+from flythrough.models.fast.fp8 import saved_bytes
 from flythrough.models.headers import read_header
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
@@ -61,6 +62,7 @@ class ModelNeeds:
         codec: a TAEHV folder or file in place of the folder's own codec.
         codec_dtype: what the codec computes in; its fast path where it has one for that type.
         adapters: files or folders of adapters that run beside the denoiser's weights.
+        eight_bits: the denoiser's large weights are 8-bit.
 
     Raises:
         WeightsError: a configuration describes no network that can be used, or an adapter does not
@@ -77,6 +79,7 @@ class ModelNeeds:
         codec: Path | None = None,
         codec_dtype: torch.dtype = torch.float32,
         adapters: Sequence[Path] = (),
+        eight_bits: bool = False,
     ) -> None:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, denoiser)
@@ -86,6 +89,7 @@ class ModelNeeds:
             assert isinstance(self._transformer, HeliosTransformer)
             attach_lora(self._transformer, read_lora(file), f"adapter{number}")
             _to_meta(self._transformer, dtype)  # PEFT moves only the first one
+        self.saved = saved_bytes(self._transformer.blocks) if eight_bits else 0
         self._text = cast(_meta(folder, "text_encoder"), dtype)
         own = _meta(folder, "vae") if codec is None else _meta_taehv(codec)
         self.codec = codec_of(cast(own, codec_dtype), codec_dtype)
@@ -103,11 +107,14 @@ class ModelNeeds:
             "vae": self._codec_net,
             "geometry": self._geometry,
         }
-        return {
+        found = {
             name: PartNeed(weight_bytes(net), _streamed(net))
             for name, net in parts.items()
             if net is not None
         }
+        whole = found["transformer"]
+        found["transformer"] = replace(whole, whole=whole.whole - self.saved)
+        return found
 
     def text(self, tokens: int) -> Need:
         """Encoding one prompt of ``tokens`` tokens: scores of one layer in float32 and one feed-

@@ -17,10 +17,12 @@ from flythrough.engine.placement import choose_placement
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run_needs import RunParts, default_parts, parts_of, run_needs
 from flythrough.errors import InputError
-from flythrough.models.accounting import Need
+from flythrough.models.accounting import Need, weight_bytes
 from flythrough.models.catalog import find_model
 from flythrough.models.codec import VideoCodec, save_codec
+from flythrough.models.fast.fp8 import quantise_blocks, saved_bytes
 from flythrough.models.headers import read_header
+from flythrough.models.loading import load_transformer
 from flythrough.models.needs import ModelNeeds, PartNeed, streaming_need
 from flythrough.models.taehv import TAEHV
 from flythrough.models.taehv_config import TAEHVConfig
@@ -80,6 +82,34 @@ def test_a_cpu_streams_nothing() -> None:
     plan = choose_placement(needs("cpu"), "auto", 33 * GIB, 33 * GIB, "the host")
     assert plan.placement == "drop-text"
     assert plan.host_bytes == 0
+
+
+def test_8_bits_are_made_on_the_way_from_host_memory() -> None:
+    """The whole denoiser lies there first; layers that are streamed have no 8-bit form."""
+    eight = replace(needs(), read_bytes=36 * GIB)
+    plan = choose_placement(eight, "auto", 30 * GIB, 64 * GIB, "cuda:0")
+    assert plan.placement == "drop-text"
+    assert plan.host_bytes == (4 + 36) * GIB
+    with pytest.raises(InputError, match=r"25\.1 GiB on cuda:0, but 8\.0 GiB are free"):
+        choose_placement(eight, "auto", 8 * GIB, 100 * GIB, "cuda:0")
+    with pytest.raises(InputError, match="offload streams layers in full precision; drop it"):
+        choose_placement(eight, "offload", 8 * GIB, 100 * GIB, "cuda:0")
+
+
+def test_8_bits_are_foretold(tiny_model: Path) -> None:
+    """What a loaded denoiser weighs after it was quantised, and that no more is on the device."""
+    folder = find_model(str(tiny_model))
+    net = load_transformer(folder.path / "transformer", torch.bfloat16)
+    whole = weight_bytes(net)
+    for device in ("cuda", "cpu"):
+        found = run_needs(folder, (64, 128), "helios", 33, device, parts=RunParts(eight_bits=True))
+        assert found.read_bytes == (whole if device == "cuda" else 0)
+    assert saved_bytes(net.blocks) > 0
+    quantise_blocks(net.blocks, torch.device("cpu"))
+    assert saved_bytes(net.blocks) == 0
+    parts = RunParts(eight_bits=True)
+    found = run_needs(folder, (64, 128), "helios", 33, "cuda", parts=parts)
+    assert found.weights["transformer"].whole == weight_bytes(net) < whole
 
 
 def test_decoding_beside_needs_room_for_both() -> None:

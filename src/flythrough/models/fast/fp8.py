@@ -6,7 +6,7 @@ rounding of the sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -106,23 +106,41 @@ PRODUCTS = (
 """Large linear layers of a block; keys and values of the prompt are computed once anyway."""
 
 
-def quantise_blocks(blocks: Iterable[nn.Module]) -> None:
+def quantise_blocks(blocks: Iterable[nn.Module], device: torch.device | None = None) -> None:
     """Replace the large linear layers of every block in place; their weights are given up.
 
     Layers that carry an adapter keep it. Quantising twice changes nothing.
-    """
-    from peft.tuners.lora.layer import Linear as LoraLinear
 
+    Args:
+        device: blocks go there one after the other, each before it is quantised, so that never
+            more than one of them lies there in full precision; None: they stay where they are.
+    """
     with torch.inference_mode(False), torch.no_grad():
         for block in blocks:
-            for path in PRODUCTS:
-                parent_path, _, name = path.rpartition(".")
-                parent = block.get_submodule(parent_path)
-                layer = parent.get_submodule(name)
-                if isinstance(layer, LoraLinear):
-                    parent, name, layer = layer, "base_layer", layer.get_base_layer()
-                if isinstance(layer, nn.Linear) and not isinstance(layer, Fp8Linear):
-                    setattr(parent, name, Fp8Linear.of(layer))
+            if device is not None:
+                block.to(device)
+            for parent, name, layer in _full_layers(block):
+                setattr(parent, name, Fp8Linear.of(layer))
+
+
+def saved_bytes(blocks: Iterable[nn.Module]) -> int:
+    """What :func:`quantise_blocks` would save."""
+    weights = [layer.weight for block in blocks for _, _, layer in _full_layers(block)]
+    return sum(w.numel() * (w.element_size() - FP8.itemsize) - 4 * len(w) for w in weights)
+
+
+def _full_layers(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Large linear layers that are not 8-bit yet, each with what holds it and its name there."""
+    from peft.tuners.lora.layer import Linear as LoraLinear
+
+    for path in PRODUCTS:
+        parent_path, _, name = path.rpartition(".")
+        parent = block.get_submodule(parent_path)
+        layer = parent.get_submodule(name)
+        if isinstance(layer, LoraLinear):
+            parent, name, layer = layer, "base_layer", layer.get_base_layer()
+        if isinstance(layer, nn.Linear) and not isinstance(layer, Fp8Linear):
+            yield parent, name, layer
 
 
 def is_quantised(blocks: nn.Module) -> bool:
