@@ -35,6 +35,9 @@ OF_LABEL = {
 
 def smaller_card(gib: float) -> None:
     """From now on the GPU has ``gib`` GiB."""
+    from flythrough.engine.build import pick_device
+
+    pick_device("auto")  # which sets the allocator up, before the GPU is used
     real, whole = torch.cuda.mem_get_info, torch.cuda.get_device_properties
     size = int(gib * GIB)
     torch.cuda.set_per_process_memory_fraction(size / whole(0).total_memory)
