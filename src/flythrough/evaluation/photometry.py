@@ -7,6 +7,8 @@ the same worlds and says nothing on its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from flythrough.errors import InputError
@@ -47,7 +49,12 @@ def masked_psnr(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> float
     for shown, truth, chosen in zip(video, exact, mask, strict=True):
         step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
         total += float((step**2).sum())
-    return min(BEST_PSNR, -10 * float(np.log10(max(total / (3 * count), 1e-12))))
+    return decibels(total / (3 * count))
+
+
+def decibels(error: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0,1], at most 60."""
+    return min(BEST_PSNR, -10 * float(np.log10(max(error, 1e-12))))
 
 
 def colour_drift(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> float:
@@ -59,9 +66,8 @@ def colour_drift(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> floa
     frames, distances = [], []
     for index, (shown, truth, chosen) in enumerate(zip(video, exact, mask, strict=True)):
         if chosen.any():
-            means = [lab(frame[chosen]).mean(0) for frame in (shown, truth)]
             frames.append(index)
-            distances.append(float(np.linalg.norm(means[0] - means[1])))
+            distances.append(_colours_apart(shown, truth, chosen))
     if len(frames) < 2:
         return 0.0
     return 100 * float(np.polyfit(frames, distances, 1)[0])
@@ -81,24 +87,38 @@ def lab(pixels: np.ndarray) -> np.ndarray:
 def frame_psnr(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """PSNR in dB [T] of each frame (uint8 [T,H,W,3]) over its pixels of ``mask`` [T,H,W] (all for
     None), at most 60; NaN where fewer than 5 % are chosen."""
-    found = np.full(len(video), np.nan)
-    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
-        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
-        if chosen.mean() >= LEAST_SHARE:
-            step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
-            found[index] = min(BEST_PSNR, -10 * np.log10(max(float((step**2).mean()), 1e-12)))
-    return found
+
+    def psnr(shown: np.ndarray, truth: np.ndarray, chosen: np.ndarray) -> float:
+        step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
+        return decibels(float((step**2).mean()))
+
+    return each_frame(psnr, video, exact, mask)
 
 
 def colour_distance(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Delta E 1976 [T] between the mean colours of each frame on its pixels of ``mask`` (all for
     None); NaN where fewer than 5 % are chosen."""
+    return each_frame(_colours_apart, video, exact, mask)
+
+
+def _colours_apart(shown: np.ndarray, truth: np.ndarray, chosen: np.ndarray) -> float:
+    one, other = (lab(frame[chosen]).mean(0) for frame in (shown, truth))
+    return float(np.linalg.norm(one - other))
+
+
+def each_frame(
+    figure: Callable[[np.ndarray, np.ndarray, np.ndarray], float],
+    video: np.ndarray,
+    exact: np.ndarray,
+    mask: np.ndarray | None,
+) -> np.ndarray:
+    """``figure`` [T] of each frame of ``video``, of ``exact`` and of the pixels that ``mask``
+    [T,H,W] chooses (all for None); NaN where these are fewer than 5 %."""
     found = np.full(len(video), np.nan)
     for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
         chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
         if chosen.mean() >= LEAST_SHARE:
-            one, other = (lab(frame[chosen]).mean(0) for frame in (shown, truth))
-            found[index] = float(np.linalg.norm(one - other))
+            found[index] = figure(shown, truth, chosen)
     return found
 
 
