@@ -11,12 +11,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry, moved, unproject
 from flythrough.scene.backdrop import far_backdrop
-from flythrough.scene.fill import fill_colour
+from flythrough.scene.fill import fill_colour, summed
 from flythrough.scene.memory import SceneMemory
 from flythrough.scene.mesh_memory import MeshMemory, check_cameras, with_photo
 from flythrough.scene.point_memory import NoMemory, PointMemory
@@ -30,7 +29,7 @@ from flythrough.scene.surface import Keyframe
 _AGREES = 0.10
 """Relative difference in depth within which a source confirms what is drawn."""
 _HALF = 0.5
-_ENOUGH = 4
+_ENOUGH = WarpSettings.fill_min_neighbors
 """Seen pixels around an unseen one that close it, of eight: as meshes have it by default."""
 
 
@@ -150,7 +149,7 @@ def closed(layers: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """
     weight = seen[None].to(layers)
     stacked = torch.cat([weight, torch.where(seen, layers, 0.0)])
-    sums = functional.avg_pool2d(stacked, 3, 1, 1, divisor_override=1)
+    sums = summed(stacked, 1)
     count = sums[0]
     holes = ~seen & (count >= _ENOUGH)
     return torch.where(holes, sums[1:] / count.clamp_min(1), layers), seen | holes
