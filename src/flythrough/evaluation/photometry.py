@@ -7,7 +7,7 @@ the same worlds and says nothing on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -122,38 +122,31 @@ def each_frame(
     return found
 
 
-def masked_ssim(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> float | None:
+def masked_ssims(
+    video: np.ndarray, exact: np.ndarray, masks: Sequence[np.ndarray]
+) -> list[float | None]:
     """SSIM (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5, C1 = 0.01^2, C2 = 0.03^2 on [0,1],
-    every channel by itself) of uint8 [T,H,W,3], mean over the windows around the pixels of ``mask``
-    [T,H,W] (all for None); None if it is empty or a side is below 11."""
+    every channel by itself) of uint8 [T,H,W,3], for each of some masks [T,H,W] the mean over the
+    windows around its pixels; None if it is empty or a side is below 11."""
     if min(video.shape[1:3]) < _WINDOW:
-        return None
-    total, count, edge = 0.0, 0.0, _WINDOW // 2
+        return [None] * len(masks)
+    inner, edge = np.stack(masks), _WINDOW // 2
+    inner = inner[:, :, edge:-edge, edge:-edge]
+    totals = np.zeros(len(masks))
     for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
         values = _ssim_map(shown, truth)
-        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
-        inner = chosen[edge:-edge, edge:-edge]
-        total += float(values[inner].sum())
-        count += float(inner.sum())
-    return total / count if count else None
+        totals += [values[chosen].sum() for chosen in inner[:, index]]
+    counts = inner.sum((1, 2, 3))
+    return [
+        float(total / count) if count else None for total, count in zip(totals, counts, strict=True)
+    ]
 
 
 def _ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """[H-10,W-10], mean over channels."""
     import torch
-    from torch.nn import functional
 
-    x, y = (torch.from_numpy(p).permute(2, 0, 1)[:, None].double() / 255 for p in (one, other))
-    at = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
-    bell = torch.exp(-(at**2) / (2 * 1.5**2))
-    bell = bell / bell.sum()
+    from flythrough.scene.ssim import Ssim
 
-    def smooth(values: torch.Tensor) -> torch.Tensor:
-        across = functional.conv2d(values, bell.view(1, 1, 1, -1))
-        return functional.conv2d(across, bell.view(1, 1, -1, 1))
-
-    mx, my = smooth(x), smooth(y)
-    vx, vy, both = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    values = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    return values.mean((0, 1)).numpy()
+    x, y = (torch.from_numpy(p).permute(2, 0, 1).double() / 255 for p in (one, other))
+    return Ssim(y).around(x).mean(0).numpy()
