@@ -47,11 +47,6 @@ class Ssim:
         return self._down @ stack @ self._across
 
 
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """The similarity (scalar) of two pictures [3,H,W] in [0,1]; see :class:`Ssim`."""
-    return Ssim(second)(first)
-
-
 def _bands(length: int, window: int) -> Tensor:
     """[length - window + 1, length] float64: row i weighs the places of the window from i on."""
     offsets = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
