@@ -22,13 +22,13 @@ from flythrough.conditioning.noise_field import FieldSettings, valid_cells
 from flythrough.evaluation.suite import CASES, Worlds
 from flythrough.evaluation.truth import Case, Truth
 from flythrough.geometry.estimators.oracle import OracleDepth, OracleError
-from flythrough.geometry.types import Geometry, ScaleKind
+from flythrough.models.catalog import find_model
 from flythrough.scene.settings import WarpSettings
 from flythrough.scene.splat_memory import scene_memory
 from flythrough.scene.surface import Keyframe
 
 _FRAMES = (8, 16, 24, 32)
-_FIELD = FieldSettings(erosion=7)  # as nano's
+_FIELD = FieldSettings(erosion=find_model("nano").defaults.worldwarp.erosion)
 _NOISY = OracleError(smooth=0.03, noise=0.01, edge_blur=1, seed=3)
 
 
@@ -37,17 +37,8 @@ def photo(truth: Truth, *, noisy: bool) -> Keyframe:
     depth = torch.from_numpy(truth.depth[:1].copy())
     image = torch.from_numpy(truth.frames[0].copy()).permute(2, 0, 1).float() / 255
     matrix = torch.from_numpy(truth.intrinsics).float()[None]
-    if noisy:
-        return Keyframe(image, OracleDepth(depth, matrix, error=_NOISY).estimate(image[None]))
-    geometry = Geometry(
-        depth=depth,
-        confidence=torch.ones_like(depth),
-        valid=depth > 0,
-        intrinsics=matrix,
-        world_from_camera=torch.eye(4)[None],
-        scale=ScaleKind.METRIC,
-    )
-    return Keyframe(image, geometry)
+    oracle = OracleDepth(depth, matrix, error=_NOISY if noisy else None)
+    return Keyframe(image, oracle.estimate(image[None]))
 
 
 def measure(

@@ -45,15 +45,19 @@ def test_every_row_has_figures_at_both_chunks_and_is_kept(
     assert flythrough(*words).result["kept"] == 8
 
 
-@pytest.mark.parametrize("words", [("--scene", "mesh"), ("--gaussian-steps", 1)])
 def test_the_warp_alone_is_drawn_by_the_scene_that_was_asked_for(
-    words: tuple[object, ...], tiny_st_diff: Path, tmp_path: Path, flythrough: Command
+    tiny_st_diff: Path, tmp_path: Path, flythrough: Command
 ) -> None:
-    answer = flythrough(
-        *command(tmp_path, tiny_st_diff, "--rows", "warp", "--chunks", 2, "--size", "64x96", *words)
-    )
-    assert answer.status == 0, answer.err
-    assert [line["row"] for line in answer.result["means"]] == ["warp"]
+    pixels = set()
+    for words in (("--scene", "mesh"), ("--gaussian-steps", 1)):
+        folder = tmp_path / str(words[1])
+        asked = ("--rows", "warp", "--chunks", 2, "--size", "64x96", *words)
+        answer = flythrough(*command(folder, tiny_st_diff, *asked))
+        assert answer.status == 0, answer.err
+        assert [line["row"] for line in answer.result["means"]] == ["warp"]
+        (clip,) = json.loads((folder / "results.json").read_text())["clips"]
+        pixels.add(clip["pixels"])
+    assert len(pixels) == 2
 
 
 def test_an_st_diff_beside_a_helios_is_judged(

@@ -8,7 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.progress import Progress, ProgressColumn, TaskID
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from flythrough.cli.output import stderr_console
 
@@ -33,3 +41,16 @@ class Bar(Progress):
         under_way = [task for task in self.tasks if task.visible and not task.finished]
         if under_way:
             self.console.print(self.make_tasks_table(under_way))
+
+
+def timed_bar(*counts: str, **settings: Any) -> Bar:
+    """A bar with what is going on, ``counts`` (of rich's tasks), the time taken and that left."""
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        *(TextColumn(count, markup=False) for count in counts),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        **settings,
+    )

@@ -17,29 +17,15 @@ def batch_progress(
     jobs: Sequence[BatchJob],
 ) -> Iterator[tuple[BatchProgress, Callable[[], None]]]:
     """Yields what the engine reports to, and what to call after each of ``jobs``."""
-    from rich.progress import (
-        BarColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from flythrough.cli.bar import Bar
+    from flythrough.cli.bar import timed_bar
 
     total = sum(job.chunks for job in jobs)
     before = {job.id: sum(j.chunks for j in jobs[:n]) for n, job in enumerate(jobs)}
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[shown]}/{task.fields[videos]} videos"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    # Results on stdout must not be led to stderr, where the bar is, unless both are the screen.
-    bar = Bar(*columns, redirect_stdout=sys.stdout.isatty())
     count = 0
-    with bar:
+    # Results on stdout must not be led to stderr, where the bar is, unless both are the screen.
+    with timed_bar(
+        "{task.fields[shown]}/{task.fields[videos]} videos", redirect_stdout=sys.stdout.isatty()
+    ) as bar:
         task = bar.add_task("loading", total=total, shown=0, videos=len(jobs), visible=bool(jobs))
 
         def update(job: BatchJob, index: int, label: str, share: float) -> None:

@@ -26,27 +26,11 @@ def frame_progress(
     first_chunk: int, chunks: int, frames: int, window: Window
 ) -> Iterator[Progress]:
     """Yields the callback the engine reports to. ``frames`` caps the count that is shown."""
-    from rich.progress import (
-        BarColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from flythrough.cli.bar import Bar
+    from flythrough.cli.bar import timed_bar
 
     start = min(frames, window.first(first_chunk))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[shown]}/{task.total:.0f} frames"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns) as bar:
+    counts = ("{task.fields[shown]}/{task.total:.0f} frames", "{task.fields[rate]}", "elapsed")
+    with timed_bar(*counts) as bar:
         task = bar.add_task(
             "starting", total=frames, completed=start, shown=start, rate=f"chunk 1/{chunks}"
         )

@@ -14,6 +14,8 @@ from cyclopts import Parameter
 from flythrough.cli.output import emit, note
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from flythrough.training.loop import Record
     from flythrough.training.lora.run import Trained
 
@@ -142,31 +144,16 @@ class _Bars:
     """Progress on stderr: preparation by what is done, then steps with rate, loss and time left."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from flythrough.cli.bar import timed_bar
 
-        from flythrough.cli.bar import Bar
-
-        self.bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[said]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._tasks: dict[str, int] = {}
+        self.bar = timed_bar("{task.completed:.0f}/{task.total:.0f}", "{task.fields[said]}")
+        self._tasks: dict[str, TaskID] = {}
 
     def prepared(self, label: str, done: int, total: int) -> None:
         """Show ``done`` of ``total`` of one kind of preparation."""
         if label not in self._tasks:
             self._tasks[label] = self.bar.add_task(label, total=total, said="")
-        self.bar.update(self._tasks[label], completed=done, total=total)  # type: ignore[arg-type]
+        self.bar.update(self._tasks[label], completed=done, total=total)
 
     def trained(self, record: Record, steps: int) -> None:
         """Show one step."""
@@ -175,7 +162,7 @@ class _Bars:
                 "training", total=steps, completed=record.step - 1, said=""
             )
         said = f"{record.seconds:.2f} s/step, loss {record.losses['total']:.4f}"
-        self.bar.update(self._tasks["steps"], completed=record.step, said=said)  # type: ignore[arg-type]
+        self.bar.update(self._tasks["steps"], completed=record.step, said=said)
 
 
 @contextmanager

@@ -9,24 +9,9 @@ from contextlib import contextmanager
 @contextmanager
 def video_progress(videos: int) -> Iterator[Callable[[int, str, float], None]]:
     """Yields what is told the finished videos, the one at work and its finished share."""
-    from rich.progress import (
-        BarColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from flythrough.cli.bar import timed_bar
 
-    from flythrough.cli.bar import Bar
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[shown]}/{task.total:.0f} videos"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns) as bar:
+    with timed_bar("{task.fields[shown]}/{task.total:.0f} videos") as bar:
         task = bar.add_task("starting", total=videos, shown=0)
 
         def update(done: int, label: str, share: float) -> None:

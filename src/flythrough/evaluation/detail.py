@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flythrough.evaluation.photometry import LEAST_SHARE
+from flythrough.evaluation.photometry import each_frame
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FLOOR = 0.25  # 8-bit levels; below, both pictures count as flat
@@ -30,13 +30,12 @@ def detail_ratio(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) 
 
 def frame_detail(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The same ratio [T] of each frame; NaN where fewer than 5 % of its pixels are chosen."""
-    found = np.full(len(video), np.nan)
-    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
-        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
-        if chosen.mean() >= LEAST_SHARE:
-            own, true = (float(laplacian(frame)[chosen].mean()) for frame in (shown, truth))
-            found[index] = (own + _FLOOR) / (true + _FLOOR)
-    return found
+
+    def ratio(shown: np.ndarray, truth: np.ndarray, chosen: np.ndarray) -> float:
+        own, true = (float(laplacian(frame)[chosen].mean()) for frame in (shown, truth))
+        return (own + _FLOOR) / (true + _FLOOR)
+
+    return each_frame(ratio, video, exact, mask)
 
 
 def laplacian(frame: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from flythrough.evaluation.photometry import (
     colour_drift,
     frame_psnr,
     masked_psnr,
-    masked_ssim,
+    masked_ssims,
 )
 from flythrough.evaluation.portions import Portion, portion_values
 from flythrough.evaluation.pose import LEAST_INLIERS, AnchoredView, FirstView, pose_track
@@ -233,9 +233,10 @@ class Judge:
         every = np.ones(shown.shape[:3], bool) if truth.still is None else truth.still[later]
         seen = every if truth.visible is None else truth.visible[later] & every
         psnr, detail = frame_psnr(shown, exact, seen), frame_detail(shown, exact, seen)
+        ssims = masked_ssims(shown, exact, (every, seen))
         values: Values = {
             "psnr": masked_psnr(shown, exact, every),
-            "ssim": masked_ssim(shown, exact, every),
+            "ssim": ssims[0],
             "detail": detail_ratio(shown, exact, seen),
             "drift": colour_drift(shown, exact, seen),
             "drift_psnr": slope(psnr),
@@ -246,7 +247,7 @@ class Judge:
         if truth.visible is not None:
             hidden = ~truth.visible[later] & every
             values["psnr_visible"] = masked_psnr(shown, exact, seen)
-            values["ssim_visible"] = masked_ssim(shown, exact, seen)
+            values["ssim_visible"] = ssims[1]
             values["psnr_disoccluded"] = masked_psnr(shown, exact, hidden)
             values["detail_disoccluded"] = detail_ratio(shown, exact, hidden)
         curves = {

@@ -7,6 +7,8 @@ the same worlds and says nothing on its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from flythrough.errors import InputError
@@ -47,7 +49,12 @@ def masked_psnr(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> float
     for shown, truth, chosen in zip(video, exact, mask, strict=True):
         step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
         total += float((step**2).sum())
-    return min(BEST_PSNR, -10 * float(np.log10(max(total / (3 * count), 1e-12))))
+    return decibels(total / (3 * count))
+
+
+def decibels(error: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0,1], at most 60."""
+    return min(BEST_PSNR, -10 * float(np.log10(max(error, 1e-12))))
 
 
 def colour_drift(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> float:
@@ -59,9 +66,8 @@ def colour_drift(video: np.ndarray, exact: np.ndarray, mask: np.ndarray) -> floa
     frames, distances = [], []
     for index, (shown, truth, chosen) in enumerate(zip(video, exact, mask, strict=True)):
         if chosen.any():
-            means = [lab(frame[chosen]).mean(0) for frame in (shown, truth)]
             frames.append(index)
-            distances.append(float(np.linalg.norm(means[0] - means[1])))
+            distances.append(_colours_apart(shown, truth, chosen))
     if len(frames) < 2:
         return 0.0
     return 100 * float(np.polyfit(frames, distances, 1)[0])
@@ -81,59 +87,66 @@ def lab(pixels: np.ndarray) -> np.ndarray:
 def frame_psnr(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """PSNR in dB [T] of each frame (uint8 [T,H,W,3]) over its pixels of ``mask`` [T,H,W] (all for
     None), at most 60; NaN where fewer than 5 % are chosen."""
-    found = np.full(len(video), np.nan)
-    for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
-        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
-        if chosen.mean() >= LEAST_SHARE:
-            step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
-            found[index] = min(BEST_PSNR, -10 * np.log10(max(float((step**2).mean()), 1e-12)))
-    return found
+
+    def psnr(shown: np.ndarray, truth: np.ndarray, chosen: np.ndarray) -> float:
+        step = (shown[chosen].astype(np.float64) - truth[chosen]) / 255
+        return decibels(float((step**2).mean()))
+
+    return each_frame(psnr, video, exact, mask)
 
 
 def colour_distance(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Delta E 1976 [T] between the mean colours of each frame on its pixels of ``mask`` (all for
     None); NaN where fewer than 5 % are chosen."""
+    return each_frame(_colours_apart, video, exact, mask)
+
+
+def _colours_apart(shown: np.ndarray, truth: np.ndarray, chosen: np.ndarray) -> float:
+    one, other = (lab(frame[chosen]).mean(0) for frame in (shown, truth))
+    return float(np.linalg.norm(one - other))
+
+
+def each_frame(
+    figure: Callable[[np.ndarray, np.ndarray, np.ndarray], float],
+    video: np.ndarray,
+    exact: np.ndarray,
+    mask: np.ndarray | None,
+) -> np.ndarray:
+    """``figure`` [T] of each frame of ``video``, of ``exact`` and of the pixels that ``mask``
+    [T,H,W] chooses (all for None); NaN where these are fewer than 5 %."""
     found = np.full(len(video), np.nan)
     for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
         chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
         if chosen.mean() >= LEAST_SHARE:
-            one, other = (lab(frame[chosen]).mean(0) for frame in (shown, truth))
-            found[index] = float(np.linalg.norm(one - other))
+            found[index] = figure(shown, truth, chosen)
     return found
 
 
-def masked_ssim(video: np.ndarray, exact: np.ndarray, mask: np.ndarray | None) -> float | None:
+def masked_ssims(
+    video: np.ndarray, exact: np.ndarray, masks: Sequence[np.ndarray]
+) -> list[float | None]:
     """SSIM (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5, C1 = 0.01^2, C2 = 0.03^2 on [0,1],
-    every channel by itself) of uint8 [T,H,W,3], mean over the windows around the pixels of ``mask``
-    [T,H,W] (all for None); None if it is empty or a side is below 11."""
+    every channel by itself) of uint8 [T,H,W,3], for each of some masks [T,H,W] the mean over the
+    windows around its pixels; None if it is empty or a side is below 11."""
     if min(video.shape[1:3]) < _WINDOW:
-        return None
-    total, count, edge = 0.0, 0.0, _WINDOW // 2
+        return [None] * len(masks)
+    inner, edge = np.stack(masks), _WINDOW // 2
+    inner = inner[:, :, edge:-edge, edge:-edge]
+    totals = np.zeros(len(masks))
     for index, (shown, truth) in enumerate(zip(video, exact, strict=True)):
         values = _ssim_map(shown, truth)
-        chosen = np.ones(shown.shape[:2], bool) if mask is None else mask[index]
-        inner = chosen[edge:-edge, edge:-edge]
-        total += float(values[inner].sum())
-        count += float(inner.sum())
-    return total / count if count else None
+        totals += [values[chosen].sum() for chosen in inner[:, index]]
+    counts = inner.sum((1, 2, 3))
+    return [
+        float(total / count) if count else None for total, count in zip(totals, counts, strict=True)
+    ]
 
 
 def _ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """[H-10,W-10], mean over channels."""
     import torch
-    from torch.nn import functional
 
-    x, y = (torch.from_numpy(p).permute(2, 0, 1)[:, None].double() / 255 for p in (one, other))
-    at = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
-    bell = torch.exp(-(at**2) / (2 * 1.5**2))
-    bell = bell / bell.sum()
+    from flythrough.scene.ssim import Ssim
 
-    def smooth(values: torch.Tensor) -> torch.Tensor:
-        across = functional.conv2d(values, bell.view(1, 1, 1, -1))
-        return functional.conv2d(across, bell.view(1, 1, -1, 1))
-
-    mx, my = smooth(x), smooth(y)
-    vx, vy, both = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    values = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    return values.mean((0, 1)).numpy()
+    x, y = (torch.from_numpy(p).permute(2, 0, 1).double() / 255 for p in (one, other))
+    return Ssim(y).around(x).mean(0).numpy()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flythrough.evaluation.photometry import BEST_PSNR
+from flythrough.evaluation.photometry import decibels
 from flythrough.evaluation.pose import pose_errors
 from flythrough.evaluation.reprojection import brought_over, view_motion
 from flythrough.evaluation.seam import Motion
@@ -78,9 +78,5 @@ def revisit(video: np.ndarray, found: tuple[Return, ...]) -> Revisit | None:
         apart = (again - video[pair.first])[pair.back] / 255
         square, values = float((apart**2).sum()), apart.size
         total, count = total + square, count + values
-        curve.append((pair.last - pair.first, _psnr(square / values)))
-    return Revisit(_psnr(total / count), tuple(sorted(curve)))
-
-
-def _psnr(error: float) -> float:
-    return min(BEST_PSNR, -10 * float(np.log10(max(error, 1e-12))))
+        curve.append((pair.last - pair.first, decibels(square / values)))
+    return Revisit(decibels(total / count), tuple(sorted(curve)))

@@ -221,12 +221,11 @@ def _window(request: WorldWarpRequest, model: ModelFolder) -> Window:
 
 
 def _check_made(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
-    """Options of the generator need a row that it makes; the warp alone takes the scene's kind."""
+    """Options of the generator need a row that it makes, the scene's kind one that has a scene."""
     if any(row.kind == "generated" for row in rows):
         return
-    names = [row.name for row in rows]
     given = {
-        f"--scene {request.scene}": request.scene != "gaussian" and WARP.name not in names,
+        f"--scene {request.scene}": request.scene != "gaussian" and not _scenes(request, rows),
         f"--strength {request.strength}": request.strength is not None,
         f"--steps {request.steps}": request.steps is not None,
     }
@@ -241,8 +240,7 @@ def _check_made(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
 def _check_gaussian_steps(request: WorldWarpRequest, rows: Sequence[Row]) -> None:
     if request.gaussian_steps is None:
         return
-    warped = request.scene == "gaussian" and any(row.name == WARP.name for row in rows)
-    if not warped and not any(row.switches.get("scene") == "gaussian" for row in rows):
+    if "gaussian" not in _scenes(request, rows):
         raise InputError(
             f"--gaussian-steps {request.gaussian_steps} has no effect, since no row keeps "
             "Gaussians; drop it."
@@ -251,6 +249,12 @@ def _check_gaussian_steps(request: WorldWarpRequest, rows: Sequence[Row]) -> Non
         raise InputError(
             f"--gaussian-steps {request.gaussian_steps} is out of range; give 0 to 10000."
         )
+
+
+def _scenes(request: WorldWarpRequest, rows: Sequence[Row]) -> set[SceneKind]:
+    """What rows keep of the scene; the warp alone has the full method's."""
+    own = {row.switches["scene"] for row in rows if row.kind == "generated"}
+    return own | {request.scene for row in rows if row.name == WARP.name}
 
 
 __all__ = ["ROW_NAMES", "WorldWarpRequest", "check_worldwarp_study", "worldwarp_maker"]

@@ -137,14 +137,16 @@ class Geometry:
         return self._derived(**changes) if isinstance(factor, Tensor) else replace(self, **changes)
 
 
-def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
+def unproject(depth: Tensor, intrinsics: Tensor, stride: int = 1) -> Tensor:
     """Camera-frame points [N,H,W,3] from z-depth [N,H,W] and pinhole matrices [N,3,3].
 
     Pixel centres at half-integers: the ray of pixel (0,0) goes through image position (0.5, 0.5).
+    With a ``stride``, depth is that of every so many pixels of the picture, from the first on.
     """
-    height, width = depth.shape[1:]
-    u = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
-    v = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
+    v, u = (
+        torch.arange(0, stride * side, stride, device=depth.device, dtype=depth.dtype) + 0.5
+        for side in depth.shape[1:]
+    )
     fx, fy = intrinsics[:, 0, 0, None, None], intrinsics[:, 1, 1, None, None]
     cx, cy = intrinsics[:, 0, 2, None, None], intrinsics[:, 1, 2, None, None]
     x = (u[None, None, :] - cx) / fx * depth

@@ -25,12 +25,6 @@ def mean_logits(queries: Tensor, keys: Tensor) -> Tensor:
     return (queries.float() * centre).sum(-1).mean(1) * queries.shape[-1] ** -0.5
 
 
-def mean_logits_explicit(queries: Tensor, keys: Tensor) -> Tensor:
-    """``mean_logits`` from the whole logit matrix: the plain twin."""
-    logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
-    return logits.mean(dim=(1, 3))
-
-
 class CrossAttention(nn.Module):
     """Attention of one set of tokens to another; both may be rotated."""
 

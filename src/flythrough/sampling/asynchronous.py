@@ -58,11 +58,6 @@ def schedule_row(levels: Tensor, start: Tensor, step: int) -> Tensor:
     return levels[start.clamp(min=step)]
 
 
-def schedule_matrix(levels: Tensor, start: Tensor) -> Tensor:
-    """All rows at once, [steps + 1, ...]: what the sampler walks down, for pictures and tests."""
-    return torch.stack([schedule_row(levels, start, step) for step in range(len(levels))])
-
-
 def noised_to(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     """(1 - level) clean + level noise, with ``level`` [B,T,h,w] for latents [B,C,T,h,w]."""
     share = level[:, None]

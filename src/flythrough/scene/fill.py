@@ -36,7 +36,7 @@ def close_small_holes(
         reference: published behaviour: positions are averaged over all neighbours and looked up in
             the newest picture wherever they came from, and colours are rounded to 8 bit.
     """
-    count = _summed(drawn.seen[:, None].float(), radius)[:, 0]
+    count = summed(drawn.seen[:, None].float(), radius)[:, 0]
     fillable = ~drawn.seen & (count >= min_neighbors)
     if reference or len(pictures) == 1:
         found = _between(drawn, drawn.seen, pictures[-1], radius, quantise=reference)
@@ -45,7 +45,7 @@ def close_small_holes(
     most = torch.zeros_like(count)
     for number, picture in enumerate(pictures):
         mine = drawn.seen & (drawn.source == number)
-        share = _summed(mine[:, None].float(), radius)[:, 0]
+        share = summed(mine[:, None].float(), radius)[:, 0]
         found = _between(drawn, mine, picture, radius)
         better = found.seen & (share >= most) & (share > 0)
         found = replace(found, source=torch.full_like(drawn.source, number))
@@ -62,9 +62,9 @@ def _between(
     """
     # In float32 whatever the splat's dtype: pixel positions need no more.
     weight = among[:, None].float()
-    count = _summed(weight, radius).clamp_min(1)
-    xy = _summed(drawn.source_xy.float().permute(0, 3, 1, 2) * weight, radius) / count
-    depth = _summed(drawn.depth.float()[:, None] * weight, radius) / count
+    count = summed(weight, radius).clamp_min(1)
+    xy = summed(drawn.source_xy.float().permute(0, 3, 1, 2) * weight, radius) / count
+    depth = summed(drawn.depth.float()[:, None] * weight, radius) / count
     xy = xy.permute(0, 2, 3, 1)
     height, width = picture.shape[-2:]
     # Made on the device: a tensor of numbers from the host would wait for the copy.
@@ -93,8 +93,8 @@ def _filled(under: Splat, where: Tensor, over: Splat) -> Splat:
     )
 
 
-def _summed(values: Tensor, radius: int) -> Tensor:
-    """Sums over the window around each pixel, zero outside: [T,C,H,W]."""
+def summed(values: Tensor, radius: int) -> Tensor:
+    """Sums over the (2 radius + 1) squared window around each pixel, zero outside: [...,C,H,W]."""
     return functional.avg_pool2d(values, 2 * radius + 1, 1, radius, divisor_override=1)
 
 

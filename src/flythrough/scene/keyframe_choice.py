@@ -18,6 +18,7 @@ from flythrough.scene.settings import WarpSettings
 from flythrough.scene.surface import Keyframe
 
 _STRIDE = 8
+_COARSE = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
 _MARGIN = 8
 _CELL = 16
 _NEAR = 1e-4
@@ -90,15 +91,12 @@ def _projections(
     found = []
     for group in [keyframes] if together else [[keyframe] for keyframe in keyframes]:
         given = [keyframe.geometry for keyframe in group]
-        coarse = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
         # All keyframes in each call: one by one, a GPU waits for the host.
-        rays = unproject(
-            torch.cat([geometry.depth for geometry in given]),
-            torch.cat([geometry.intrinsics for geometry in given]),
-        )
+        depth = torch.cat([geometry.depth[_COARSE] for geometry in given])
+        inner = torch.cat([geometry.intrinsics for geometry in given])
         places = torch.cat([geometry.world_from_camera for geometry in given])
-        points = moved(rays[coarse], places).flatten(1, 2)
-        valid = torch.cat([geometry.valid[coarse] for geometry in given]).flatten(1)
+        points = moved(unproject(depth, inner, _STRIDE), places).flatten(1, 2)
+        valid = torch.cat([geometry.valid[_COARSE] for geometry in given]).flatten(1)
         poses, matrix = cameras.to(points), intrinsics.to(points)[:, None]
         x, y, z = ((points[:, None] - poses[:, None, :3, 3]) @ poses[:, :3, :3]).unbind(-1)
         u = matrix[..., 0, 0] * x / z + (matrix[..., 0, 2] - 0.5)

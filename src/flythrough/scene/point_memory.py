@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flythrough.geometry.types import Geometry, moved, unproject
-from flythrough.scene.backdrop import far_backdrop
+from flythrough.geometry.types import Geometry
 from flythrough.scene.fill import fill_colour
 from flythrough.scene.mesh import NOTHING_TO_RENDER, NoSurfaceError, Samples, joined
 from flythrough.scene.mesh_memory import check_cameras, with_photo
 from flythrough.scene.raster import frames_per_pass, splat
 from flythrough.scene.rendered import RenderedView, concatenated
 from flythrough.scene.settings import WarpSettings
-from flythrough.scene.surface import Keyframe
+from flythrough.scene.surface import Keyframe, with_backdrop
 
 RADIUS = 1.5
 """Of a point in pixels, however far away it is."""
@@ -105,18 +104,11 @@ class NoMemory:
 
 def _points(keyframe: Keyframe, settings: WarpSettings) -> Samples:
     """One point for each sure pixel; with ``top_fill`` the sky as a far backdrop."""
-    geometry = keyframe.geometry
-    sure = geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
-    depth = geometry.depth[0].float()
-    if settings.top_fill:
-        backdrop = far_backdrop(depth, sure)
-        depth, sure = backdrop.depth, sure | backdrop.filled
-    world = moved(
-        unproject(depth[None], geometry.intrinsics.float()), geometry.world_from_camera.float()
-    )[0]
+    geometry = with_backdrop(keyframe, settings).geometry
+    sure = geometry.valid[0]
     rows, columns = sure.nonzero(as_tuple=True)
     return Samples(
-        points=world[sure],
+        points=geometry.points_world()[0][sure],
         colours=keyframe.image.permute(1, 2, 0)[sure].float(),
         source_xy=torch.stack([columns, rows], dim=-1).float(),
         source=torch.zeros_like(rows),

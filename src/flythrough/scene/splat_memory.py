@@ -11,12 +11,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flythrough.errors import GeometryError
 from flythrough.geometry.types import Geometry, moved, unproject
-from flythrough.scene.backdrop import far_backdrop
-from flythrough.scene.fill import fill_colour
+from flythrough.scene.fill import fill_colour, summed
 from flythrough.scene.memory import SceneMemory
 from flythrough.scene.mesh_memory import MeshMemory, check_cameras, with_photo
 from flythrough.scene.point_memory import NoMemory, PointMemory
@@ -25,12 +23,12 @@ from flythrough.scene.settings import WarpSettings
 from flythrough.scene.splat_fit import FitSettings, fitted
 from flythrough.scene.splat_render import drawn
 from flythrough.scene.splats import Splats
-from flythrough.scene.surface import Keyframe
+from flythrough.scene.surface import Keyframe, with_backdrop
 
 _AGREES = 0.10
 """Relative difference in depth within which a source confirms what is drawn."""
 _HALF = 0.5
-_ENOUGH = 4
+_ENOUGH = WarpSettings.fill_min_neighbors
 """Seen pixels around an unseen one that close it, of eight: as meshes have it by default."""
 
 
@@ -57,7 +55,7 @@ class GaussianMemory:
     @cached_property
     def sources(self) -> tuple[Keyframe, ...]:
         """The keyframes as they are fitted: skies have their far backdrop."""
-        return tuple(_with_backdrop(keyframe, self.settings) for keyframe in self.keyframes)
+        return tuple(with_backdrop(keyframe, self.settings) for keyframe in self.keyframes)
 
     @cached_property
     def splats(self) -> Splats:
@@ -150,7 +148,7 @@ def closed(layers: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """
     weight = seen[None].to(layers)
     stacked = torch.cat([weight, torch.where(seen, layers, 0.0)])
-    sums = functional.avg_pool2d(stacked, 3, 1, 1, divisor_override=1)
+    sums = summed(stacked, 1)
     count = sums[0]
     holes = ~seen & (count >= _ENOUGH)
     return torch.where(holes, sums[1:] / count.clamp_min(1), layers), seen | holes
@@ -165,16 +163,3 @@ def scene_memory(keyframes: tuple[Keyframe, ...], settings: WarpSettings) -> Sce
     if settings.memory == "none":
         return NoMemory(keyframes)
     return MeshMemory(keyframes)
-
-
-def _with_backdrop(keyframe: Keyframe, settings: WarpSettings) -> Keyframe:
-    """Sure pixels alone, and with ``top_fill`` large unknown regions at the top as far ones."""
-    geometry = keyframe.geometry
-    sure = geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
-    depth, confidence = geometry.depth[0], geometry.confidence[0]
-    if settings.top_fill:
-        backdrop = far_backdrop(depth, sure)
-        depth, sure = backdrop.depth, sure | backdrop.filled
-        confidence = torch.where(backdrop.filled, 1.0, confidence)
-    filled = replace(geometry, depth=depth[None], valid=sure[None], confidence=confidence[None])
-    return replace(keyframe, geometry=filled)

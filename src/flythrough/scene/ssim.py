@@ -28,6 +28,11 @@ class Ssim:
 
     def __call__(self, shown: Tensor) -> Tensor:
         """The similarity (scalar) of ``shown`` [3,H,W]."""
+        return self.around(shown).mean()
+
+    def around(self, shown: Tensor) -> Tensor:
+        """The similarity of ``shown`` [3,H,W] at each place, every channel by itself: [3,H-10,W-10]
+        of pictures that are not smaller than the window."""
         mean, square, cross = self._blurred(
             torch.stack([shown, shown.square(), shown * self._wanted])
         )
@@ -36,15 +41,10 @@ class Ssim:
         below = (mean_square + self._mean.square() + _C1) * (
             square - mean_square + self._spread + _C2
         )
-        return (above / below).mean()
+        return above / below
 
     def _blurred(self, stack: Tensor) -> Tensor:
         return self._down @ stack @ self._across
-
-
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """The similarity (scalar) of two pictures [3,H,W] in [0,1]; see :class:`Ssim`."""
-    return Ssim(second)(first)
 
 
 def _bands(length: int, window: int) -> Tensor:

@@ -122,6 +122,19 @@ def _usable(geometry: Geometry, settings: WarpSettings) -> Tensor:
     return geometry.valid[0] & (geometry.confidence[0] > settings.confidence)
 
 
+def with_backdrop(keyframe: Keyframe, settings: WarpSettings) -> Keyframe:
+    """Sure pixels alone, and with ``top_fill`` large unknown regions at the top as far ones."""
+    geometry = keyframe.geometry
+    sure = _usable(geometry, settings)
+    depth, confidence = geometry.depth[0], geometry.confidence[0]
+    if settings.top_fill:
+        backdrop = far_backdrop(depth, sure)
+        depth, sure = backdrop.depth, sure | backdrop.filled
+        confidence = torch.where(backdrop.filled, 1.0, confidence)
+    filled = replace(geometry, depth=depth[None], valid=sure[None], confidence=confidence[None])
+    return replace(keyframe, geometry=filled)
+
+
 def _relaxed(keyframe: Keyframe, settings: WarpSettings, percent: float) -> Keyframe:
     """With the most confident ``percent`` of the pixels valid, just above the threshold."""
     geometry = keyframe.geometry

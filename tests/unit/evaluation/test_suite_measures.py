@@ -16,7 +16,7 @@ from flythrough.cameras.source import trajectory_from
 from flythrough.errors import InputError
 from flythrough.evaluation.detail import detail_ratio, frame_detail
 from flythrough.evaluation.epipolar import sampson_distance, turn_distance
-from flythrough.evaluation.photometry import masked_ssim
+from flythrough.evaluation.photometry import masked_ssims
 from flythrough.evaluation.reprojection import seen_from
 from flythrough.evaluation.revisit import returns, revisit
 from flythrough.evaluation.temporal import slope, windows
@@ -46,9 +46,11 @@ def test_ssim_equals_that_of_scikit_image() -> None:
         )
         for a, b in zip(one, other, strict=True)
     ]  # fmt: skip
-    assert masked_ssim(one, other, None) == pytest.approx(np.mean(wanted), abs=1e-4)
-    assert masked_ssim(one, one, None) == pytest.approx(1)
-    assert masked_ssim(one, other, np.zeros(one.shape[:3], bool)) is None
+    whole = np.ones(one.shape[:3], bool)
+    found = masked_ssims(one, other, (whole, ~whole))
+    assert found[0] == pytest.approx(np.mean(wanted), abs=1e-4)
+    assert masked_ssims(one, one, (whole,)) == [pytest.approx(1)]
+    assert found[1] is None
 
 
 def test_exact_matches_lie_on_their_epipolar_lines() -> None:

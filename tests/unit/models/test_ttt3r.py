@@ -17,7 +17,7 @@ from flythrough.models.geometry_config import config_from_dict, config_to_dict
 from flythrough.models.licences import Licence
 from flythrough.models.pi3x_blocks import rotary_2d
 from flythrough.models.ttt3r import TTT3R, StreamState
-from flythrough.models.ttt3r_blocks import frame_positions, mean_logits, mean_logits_explicit
+from flythrough.models.ttt3r_blocks import frame_positions, mean_logits
 from flythrough.models.ttt3r_config import TINY, TTT3RConfig
 from flythrough.models.ttt3r_estimator import TTT3REstimator, ttt3r_estimator
 from flythrough.models.ttt3r_files import load_ttt3r, save_ttt3r
@@ -78,6 +78,12 @@ def test_outputs_have_the_size_of_the_picture(net: TTT3R) -> None:
         assert found.pose.shape == (2, 4, 4)
         assert state.tokens.shape == (2, TINY.state_tokens, TINY.width)
         assert not state.fresh
+
+
+def mean_logits_explicit(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """``mean_logits`` from the whole logit matrix: the plain way."""
+    logits = queries.float() @ keys.float().transpose(-1, -2) * queries.shape[-1] ** -0.5
+    return logits.mean(dim=(1, 3))
 
 
 def test_the_cheap_gate_equals_the_explicit_one(

@@ -10,7 +10,7 @@ from flythrough.errors import InputError
 from flythrough.sampling.asynchronous import (
     noise_levels,
     sample_asynchronous,
-    schedule_matrix,
+    schedule_row,
     training_levels,
 )
 
@@ -44,7 +44,7 @@ def test_the_levels_are_the_published_ones() -> None:
 
 def test_rendered_cells_wait_until_the_others_are_as_far() -> None:
     levels = noise_levels(50)
-    rows = schedule_matrix(levels, fields())
+    rows = torch.stack([schedule_row(levels, fields(), step) for step in range(len(levels))])
     assert rows.shape == (51, 1, 4, 4, 6)
     assert (rows[:, :, :2] == 0).all()
     assert torch.equal(rows[:, 0, 2, 0, 0], levels)

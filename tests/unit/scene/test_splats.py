@@ -24,7 +24,7 @@ from flythrough.scene.splat_projection import project
 from flythrough.scene.splat_raster import draw
 from flythrough.scene.splat_render import renderer
 from flythrough.scene.splats import SH_CONSTANT, Splats, splats_from
-from flythrough.scene.ssim import ssim
+from flythrough.scene.ssim import Ssim
 from flythrough.scene.surface import Keyframe
 from flythrough.worlds.clips import ClipSettings, clip
 
@@ -193,8 +193,8 @@ def test_similarity_is_the_known_measure() -> None:
         use_sample_covariance=False,
         full=True,
     )[1][:, 5:-5, 5:-5].mean()
-    assert float(ssim(first, second)) == pytest.approx(float(expected), abs=1e-5)
-    assert float(ssim(first, first)) == pytest.approx(1.0)
+    assert float(Ssim(second)(first)) == pytest.approx(float(expected), abs=1e-5)
+    assert float(Ssim(first)(first)) == pytest.approx(1.0)
 
 
 def test_the_fit_shows_the_source_at_30_db(room: Keyframe) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from flythrough.cameras.formats.conventions import Convention
 from flythrough.errors import InputError
 from flythrough.evaluation.datasets.layout import Scene, json_of
 
-_CV_FROM_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 _INNER = ("colmap", "nerfstudio", "gaussian_splat")
 _FOLDERS = ("images_8", "images_4", "images_2", "images")
 
@@ -48,7 +48,7 @@ class DL3DV:
         if missing is not None:
             raise InputError(f"The picture {missing} is missing; download the scene again.")
         k = np.array([[fx / w, 0, cx / w], [0, fy / h, cy / h], [0, 0, 1]])
-        return Scene(pictures, k, poses @ _CV_FROM_GL)
+        return Scene(pictures, k, Convention("opengl").to_ours(poses))
 
 
 def _scenes(data: Path, split: str) -> dict[str, Path]:

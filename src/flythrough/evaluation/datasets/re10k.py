@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from flythrough.cameras import pose as se3
-from flythrough.errors import InputError
+from flythrough.cameras.formats.re10k_text import COLUMNS, CameraLines, camera_lines
+from flythrough.errors import CameraError, InputError
 from flythrough.evaluation.datasets.layout import Scene, first_folder, pictures_in
-
-_COLUMNS = 19
 
 
 class RE10K:
@@ -28,7 +27,8 @@ class RE10K:
 
     def scene(self, data: Path, split: str, name: str) -> Scene:
         file = _cameras(data, split) / f"{name}.txt"
-        times, table = _table(file)
+        lines = _lines(file)
+        times = lines.times.tolist()
         folder = _frames(data, split, name)
         there = {int(p.stem): p for p in pictures_in(folder) if p.stem.isdigit()} if folder else {}
         kept = [row for row, time in enumerate(times) if time in there]
@@ -37,13 +37,11 @@ class RE10K:
                 f"The clip {name} has {len(kept)} frames named after timestamps of {file}; name "
                 "them TIMESTAMP.jpg or .png."
             )
-        fx, fy, cx, cy = table[kept[0], :4]
-        camera_from_world = np.tile(np.eye(4), (len(kept), 1, 1))
-        camera_from_world[:, :3] = table[kept, 6:].reshape(-1, 3, 4)
+        fx, fy, cx, cy = lines.lenses[kept[0]]
         return Scene(
             pictures=tuple(there[times[row]] for row in kept),
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
-            world_from_camera=se3.inverse(camera_from_world),
+            world_from_camera=se3.inverse(lines.camera_from_world[kept]),
         )
 
 
@@ -63,20 +61,15 @@ def _frames(data: Path, split: str, name: str) -> Path | None:
     return None
 
 
-def _table(file: Path) -> tuple[list[int], np.ndarray]:
-    """Timestamps, and the 18 numbers of every line after them."""
+def _lines(file: Path) -> CameraLines:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")[1:]
-        rows = [line.split() for line in lines if line.strip()]
-        times = [int(row[0]) for row in rows]
-        table = np.array([[float(value) for value in row[1:]] for row in rows])
-    except (OSError, ValueError) as error:
+        return camera_lines(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"The camera text {file} cannot be read ({error}); download it again."
         ) from error
-    if table.ndim != 2 or table.shape[1] != _COLUMNS - 1:
+    except CameraError as error:
         raise InputError(
-            f"The camera text {file} is not a URL and then {_COLUMNS} numbers a line; download it "
+            f"The camera text {file} is not a URL and then {COLUMNS} numbers a line; download it "
             "again."
-        )
-    return times, table
+        ) from error
