@@ -141,6 +141,7 @@ def measure(folder: str, run: str) -> dict[str, Any]:
         "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2) if on_gpu else None,
         "host_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "foretold_host_gib": round(plan.host_bytes / GIB, 2),
+        "blocks_grow": on_gpu and any(s["is_expandable"] for s in torch.cuda.memory_snapshot()),
         "peak_while_loading_gib": while_loading and round(while_loading, 2),
         "seconds_to_plan": round(planned, 2),
         "seconds_to_load": round(loaded, 2),
@@ -171,7 +172,7 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
         row = (
-            json.loads(line) if done.returncode == 0 else {"run": run, "error": done.stderr[-1500:]}
+            json.loads(line) if done.returncode == 0 else {"run": run, "error": done.stderr[-2500:]}
         )
         print(json.dumps(row, indent=1), flush=True)
         rows.append(row)
