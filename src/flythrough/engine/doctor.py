@@ -102,7 +102,20 @@ def _devices() -> Row:
         f"{torch.cuda.get_device_name(i)} {torch.cuda.mem_get_info(i)[1] / _GIB:.0f} GiB"
         for i in range(torch.cuda.device_count())
     ]
-    return Row("devices", ", ".join(names))
+    return Row("devices", ", ".join(names) + _attention(torch.device("cuda")))
+
+
+def _attention(device: Any) -> str:
+    """What a Hopper GPU has or lacks for attention; nothing of others."""
+    import torch
+
+    from flythrough.models.fast.attention import HOPPER, has_flash3
+
+    if torch.cuda.get_device_capability(device)[0] != HOPPER:
+        return ""
+    if has_flash3(device):
+        return "; FlashAttention 3"
+    return "; pip install 'flythrough[hopper]' brings FlashAttention 3, which is faster"
 
 
 def _model(folder: ModelFolder) -> Row:

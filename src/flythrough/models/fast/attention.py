@@ -28,7 +28,8 @@ PREFERENCE = [
     SDPBackend.MATH,
 ]
 _FLASH4_MODULE = "flash_attn.cute"
-_HOPPER = 9
+HOPPER = 9
+"""Major compute capability."""
 _WIDEST_HEAD = 256
 
 RARE_PREFERENCE = [PREFERENCE[1], PREFERENCE[0], *PREFERENCE[2:]]
@@ -142,7 +143,7 @@ def _eight_bit(device: torch.device) -> Attend:
     if device.type == "cuda" and operator is None:
         raise InputError(
             f"attention in 8 bits needs FlashAttention 3 and a Hopper GPU (compute capability "
-            f"{_HOPPER}.x), and {device} lacks one of them; use 8-bit products alone (fp8)."
+            f"{HOPPER}.x), and {device} lacks one of them; use 8-bit products alone (fp8)."
         )
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -190,6 +191,6 @@ def _runs_flash3(device: torch.device, dtype: torch.dtype) -> bool:
 @cache
 def has_flash3(device: torch.device) -> bool:
     """Whether ``device`` is a Hopper GPU and FlashAttention 3 is installed."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != _HOPPER:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != HOPPER:
         return False
     return flash3() is not None
