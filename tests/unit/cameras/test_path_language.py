@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flythrough.cameras import pose as se3
-from flythrough.cameras.path_language import VERBS, parse_path
+from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.presets import PRESETS
 from flythrough.cameras.trajectory import LengthUnit
 from flythrough.errors import CameraError
@@ -152,7 +152,8 @@ def test_lemniscate_has_constant_speed_and_returns() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("forwrd 1", ["'forwrd'", *VERBS]),
+        ("forwrd 1", ["'forwrd'", "did you mean forward?", "`flythrough camera --list`"]),
+        ("wobble 3", ["'wobble'", "the nearest is roll", "`flythrough camera --list`"]),
         ("", ["no steps"]),
         (" ; ", ["no steps"]),
         ("pan left 20", ["20deg", "20rad"]),
