@@ -126,7 +126,7 @@ def _step(piece: str) -> Step:
     if verb == "zoom":
         return Step(piece, motions.zoom(_zoom_factor(rest, piece)), seconds, None)
     # 'crane' and 'orbit' are verbs when a direction follows and presets otherwise.
-    if verb in VERBS and (verb not in PRESETS or (rest and rest[0] in VERBS[verb].directions)):
+    if verb in VERBS and (verb not in PRESETS or not all(map(_is_amount, rest))):
         return _verb_step(verb, rest, seconds, piece)
     return _preset_step(verb, rest, seconds, piece)
 
@@ -178,11 +178,25 @@ def _directed(name: str, rest: list[str], piece: str) -> tuple[str, list[str]]:
         return "", rest
     if rest and rest[0] in takes:
         return rest[0], rest[1:]
-    if verb.assumed and rest and _is_amount(rest[0]):
+    odd = next((word for word in rest if not _is_amount(word)), None)
+    if odd is None and verb.assumed and rest:
         return verb.assumed, rest
+    amount = next(filter(_is_amount, rest), verb.example)
+    if odd is None:
+        raise CameraError(
+            f"The step {piece!r} lacks a direction; write '{name} {takes[0]} {amount}' or "
+            f"'{name} {takes[1]} {amount}'."
+        )
+    if odd in takes:
+        raise CameraError(
+            f"The step {piece!r} has its direction behind other words; write '{name} {odd} "
+            f"{amount}'."
+        )
+    listed = f"{', '.join(takes[:-1])} or {takes[-1]}"
+    meant = (get_close_matches(odd, takes, n=1) or takes)[0]
     raise CameraError(
-        f"The step {piece!r} lacks a direction; write '{name} {takes[0]} ...' or "
-        f"'{name} {takes[1]} ...'."
+        f"The step {piece!r} names no direction of {name}, which takes {listed}: {odd!r} is "
+        f"{'neither' if len(takes) == 2 else 'none of them'}; write '{name} {meant} {amount}'."
     )
 
 
@@ -219,7 +233,8 @@ def _preset_step(name: str, rest: list[str], seconds: float | None, piece: str) 
 
 def _only(rest: list[str], piece: str, example: str) -> str:
     if len(rest) != 1:
-        fault = "lacks an amount" if not rest else f"has the surplus word {rest[1]!r}"
+        odd = next((word for word in rest if not _is_amount(word)), rest[-1] if rest else None)
+        fault = "lacks an amount" if odd is None else f"has the surplus word {odd!r}"
         raise CameraError(
             f"The step {piece!r} {fault}; a step reads VERB [DIRECTION] AMOUNT [over SECONDS], "
             f"with an amount like {example}, and steps are separated by ';'."
