@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from flythrough.engine.run import Progress
     from flythrough.rollout.window import Window
 
+_TELLS = 0.1
+"""Part of a chunk after which a rate is worth showing."""
 _LABELS = {
     "caption": "describing",
     "warp": "rendering",
@@ -55,13 +57,13 @@ def frame_progress(
             first = min(frames, window.first(index))
             until = min(frames, first + window.shown(index))
             shown = first + (made - index) * (until - first)
-            elapsed = bar.tasks[0].elapsed or 0.0
+            elapsed = bar.tasks[0].elapsed or 1e-3
             bar.update(
                 task,
                 completed=made,
                 shown=int(shown),
                 description=f"chunk {index + 1}/{chunks}: {_LABELS.get(label, label)}",
-                rate=f"{(shown - start) / elapsed:.2f} fps" if elapsed and shown > start else "",
+                rate=f"{(shown - start) / elapsed:.2f} fps" if made > first_chunk + _TELLS else "",
             )
 
         yield update
