@@ -299,7 +299,8 @@ def run_to_end(
 
 
 def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | None = None) -> None:
-    """Write the video of a finished plan and say so; chunks from ``before`` on were made now."""
+    """Write the video of a finished plan and say so; chunks from ``before`` on were made now, or
+    none if it is None."""
     from flythrough.engine.run import write_result
 
     count = write_result(rollout, plan, output)
@@ -313,5 +314,6 @@ def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | Non
             "seconds": round(seconds, 2),
             "digest": rollout.digest(),
         },
-        f"{output}: {count} frames, {len(rollout.chunks)} chunks, {seconds:.1f} s",
+        f"{output}: {count} frames, {len(rollout.chunks)} chunks, "
+        + (f"{seconds:.1f} s" if made else "written from what was made before"),
     )
