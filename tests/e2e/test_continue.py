@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flythrough.cli.main import run
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run import advance, start_job
 from flythrough.media.video import read_video
@@ -247,6 +248,7 @@ def test_a_lost_video_is_written_again_without_a_model(
     photo: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A run may die while its video is written, when every chunk is stored already."""
     made = generate(flythrough, tiny_model, photo, tmp_path / "run").result["digest"]
@@ -258,6 +260,12 @@ def test_a_lost_video_is_written_again_without_a_model(
     assert answer.status == 0, answer.err
     assert answer.result["digest"] == made
     assert np.array_equal(read_video(video).frames, frames)
+    assert "complete already (90 frames); give --camera PATH to make it longer" in answer.err
+    said = flythrough("continue", tmp_path / "run")
+    assert said.status == 2
+    assert "is complete already" in said.err
+    assert run(["continue", str(tmp_path / "run"), "-o", str(tmp_path / "again.mp4")]) == 0
+    assert "90 frames, 3 chunks, written from what was made before" in capsys.readouterr().out
     other = flythrough("continue", tmp_path / "run", "-o", tmp_path / "other.mp4")
     assert other.status == 0, other.err
     assert flythrough("continue", tmp_path / "run").status == 2  # nothing is left to do

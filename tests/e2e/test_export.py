@@ -51,6 +51,8 @@ def test_every_format(flythrough: Command, run: Path, tmp_path: Path) -> None:
     target = tmp_path / "export"
     answer = flythrough("export", run, "-o", target, "--formats", ALL)
     assert answer.status == 0, answer.err
+    for stage in ("loading the network", "estimating", "pictures", "the video", "Gaussians"):
+        assert stage in answer.err
     assert answer.result["frames"] == FRAMES
     assert set(answer.result["files"]) == set(ALL.split(","))
     rollout = store.load(run)

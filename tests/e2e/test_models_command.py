@@ -41,6 +41,28 @@ def test_list(flythrough: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in table for name in rows)
     assert "80.5 GB" in table
     assert "not pinned" in table
+    assert max(map(len, table.splitlines())) <= 100
+    assert all(row["what"] in table and row["licence"] in table for row in rows.values())
+
+
+def test_long_paths_are_broken_at_slashes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "a folder" / "/".join(["deeper"] * 20)
+    snapshot = cache / "models--yyfz233--Pi3X" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    assert run(["models", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    at = next(number for number, line in enumerate(lines) if "in part" in line)
+    shown = lines[at].partition("in part: ")[2]
+    while lines[at].endswith("/"):
+        at += 1
+        shown += lines[at].strip()
+    assert shown == str(snapshot)
 
 
 def test_list_shows_what_the_cache_holds(flythrough: Command, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_first_command_makes_the_promised_video(tmp_path: Path) -> None:
     ("page", "number"),
     [
         (page, i)
-        for page in ("README.md", "docs/helios.md", "docs/live.md", "docs/cameras.md")
+        for page in ("README.md", *(f"docs/{n}.md" for n in ("helios", "live", "cameras", "paths")))
         for i in range(len(blocks("tested", page)))
     ],
 )

@@ -113,7 +113,7 @@ def test_a_leg_that_is_refused_is_not_remembered(
         patched.setattr(build, "load_model", refused)
         sentence(flythrough("continue", run, "--camera", "static"))
     assert contents(run) == before
-    assert "is finished" in sentence(flythrough("continue", run))
+    assert "is complete already" in sentence(flythrough("continue", run))
 
 
 def test_branches_on_disk(flythrough: Command, run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -19,43 +20,14 @@ from flythrough.cameras import pose as se3
 from flythrough.cameras.motions import Motion
 from flythrough.cameras.presets import PRESETS
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
+from flythrough.cameras.verbs import VERBS
 from flythrough.errors import CameraError
 
-_LENGTHS: dict[tuple[str, str], tuple[int, int, int]] = {
-    ("forward", ""): (0, 0, 1),
-    ("backward", ""): (0, 0, -1),
-    ("left", ""): (-1, 0, 0),
-    ("right", ""): (1, 0, 0),
-    ("up", ""): (0, -1, 0),
-    ("down", ""): (0, 1, 0),
-    ("dolly", "in"): (0, 0, 1),
-    ("dolly", "out"): (0, 0, -1),
-    ("truck", "left"): (-1, 0, 0),
-    ("truck", "right"): (1, 0, 0),
-    ("crane", "up"): (0, -1, 0),
-    ("crane", "down"): (0, 1, 0),
-    ("pedestal", "up"): (0, -1, 0),
-    ("pedestal", "down"): (0, 1, 0),
-}
-_ANGLES: dict[tuple[str, str], tuple[int, int, int]] = {
-    ("pan", "left"): (0, -1, 0),
-    ("pan", "right"): (0, 1, 0),
-    ("tilt", "up"): (1, 0, 0),
-    ("tilt", "down"): (-1, 0, 0),
-    ("roll", "left"): (0, 0, -1),
-    ("roll", "right"): (0, 0, 1),
-    ("roll", "ccw"): (0, 0, -1),
-    ("roll", "cw"): (0, 0, 1),
-    ("orbit", "left"): (0, 1, 0),
-    ("orbit", "right"): (0, -1, 0),
-}
-_OTHERS = ("zoom", "dolly-zoom", "hold")
-_DIRECTIONS: dict[str, tuple[str, ...]] = {}
-for _verb, _direction in (*_LENGTHS, *_ANGLES):
-    _DIRECTIONS[_verb] = (*_DIRECTIONS.get(_verb, ()), *([_direction] if _direction else []))
-VERBS: tuple[str, ...] = (*_DIRECTIONS, *_OTHERS)
-"""The verbs; the names of ``presets.PRESETS`` are steps too."""
+_WORDS = (*VERBS, *(name for name in PRESETS if name not in VERBS))
+WHERE_WORDS_ARE = "`flythrough camera --list` shows all words of camera paths"
 
+_QUOTED = 60
+"""Characters of a text that is no path which a message repeats."""
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z°%]*)")
 _SPACED_UNIT = re.compile(r"(\d\.?)\s+(m|deg|rad|x|s)(?=\s|$)")
 
@@ -130,7 +102,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
 def starts_like_a_path(text: str) -> bool:
     """Whether the first word is a verb or a preset."""
     words = text.lower().split(";")[0].split()
-    return bool(words) and (words[0] in VERBS or words[0] in PRESETS)
+    return bool(words) and words[0] in _WORDS
 
 
 def _step(piece: str) -> Step:
@@ -140,7 +112,7 @@ def _step(piece: str) -> Step:
         cut = words.index("over")
         seconds = _seconds(words[cut + 1 :], piece)
         words = words[:cut]
-    if not words or (words[0] not in VERBS and words[0] not in PRESETS):
+    if not words or words[0] not in _WORDS:
         raise _unknown_move((words or ["over"])[0], piece)
     verb, rest = words[0], words[1:]
     if verb == "hold" and rest:
@@ -154,41 +126,78 @@ def _step(piece: str) -> Step:
     if verb == "zoom":
         return Step(piece, motions.zoom(_zoom_factor(rest, piece)), seconds, None)
     # 'crane' and 'orbit' are verbs when a direction follows and presets otherwise.
-    if verb in _DIRECTIONS and (verb not in PRESETS or (rest and rest[0] in _DIRECTIONS[verb])):
+    if verb in VERBS and (verb not in PRESETS or not all(map(_is_amount, rest))):
         return _verb_step(verb, rest, seconds, piece)
     return _preset_step(verb, rest, seconds, piece)
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What is said of a word that is not among ``known``: which one is most like it."""
+    words = list(known)
+    close = get_close_matches(word, words, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"the nearest is {get_close_matches(word, words, n=1, cutoff=0.0)[0]}"
+
+
 def _unknown_move(word: str, piece: str) -> CameraError:
-    near = get_close_matches(word, [*VERBS, *PRESETS], n=1, cutoff=0.7)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    step = "" if word == piece else f" in the camera step {_shortened(piece)!r}"
     return CameraError(
-        f"{word!r} in the camera step {piece!r} is no known move{hint}; use one of the verbs "
-        f"{', '.join(VERBS)} or the presets {', '.join(PRESETS)}."
+        f"{_shortened(word)!r}{step} is no known move ({nearest(word, _WORDS)}); {WHERE_WORDS_ARE}."
     )
 
 
-def _verb_step(verb: str, rest: list[str], seconds: float | None, piece: str) -> Step:
-    allowed, direction = _DIRECTIONS[verb], ""
-    if allowed:
-        if rest and rest[0] in allowed:
-            direction, rest = rest[0], rest[1:]
-        elif verb == "roll" and rest and _AMOUNT.fullmatch(rest[0]):
-            direction = "right"
-        else:
-            raise CameraError(
-                f"The step {piece!r} lacks a direction; write '{verb} {allowed[0]} ...' or "
-                f"'{verb} {allowed[1]} ...'."
-            )
-    word = _only(rest, piece, "20deg" if (verb, direction) in _ANGLES else "0.5")
-    if (verb, direction) in _LENGTHS:
+def _shortened(text: str) -> str:
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+
+
+def _is_amount(word: str) -> bool:
+    return _AMOUNT.fullmatch(word) is not None
+
+
+def _verb_step(name: str, rest: list[str], seconds: float | None, piece: str) -> Step:
+    verb = VERBS[name]
+    direction, rest = _directed(name, rest, piece)
+    word = _only(rest, piece, verb.example)
+    if verb.kind == "length":
         amount, unit = _length(word, piece)
-        axis = np.array(_LENGTHS[verb, direction]) * amount
-        return Step(piece, motions.straight(*axis), seconds, unit)
-    axis = np.array(_ANGLES[verb, direction]) * _angle(word, piece)
-    if verb == "orbit":
+        return Step(
+            piece, motions.straight(*np.array(verb.axes[direction]) * amount), seconds, unit
+        )
+    axis = np.array(verb.axes[direction]) * _angle(word, piece)
+    if name == "orbit":
         return Step(piece, motions.orbit(float(axis[1])), seconds, LengthUnit.MEDIAN_DEPTH)
     return Step(piece, motions.turn(*axis), seconds, None)
+
+
+def _directed(name: str, rest: list[str], piece: str) -> tuple[str, list[str]]:
+    """The direction of a step ("" where its verb takes none) and the words without it."""
+    verb = VERBS[name]
+    takes = verb.directions
+    if not takes:
+        return "", rest
+    if rest and rest[0] in takes:
+        return rest[0], rest[1:]
+    odd = next((word for word in rest if not _is_amount(word)), None)
+    if odd is None and verb.assumed and rest:
+        return verb.assumed, rest
+    amount = next(filter(_is_amount, rest), verb.example)
+    if odd is None:
+        raise CameraError(
+            f"The step {piece!r} lacks a direction; write '{name} {takes[0]} {amount}' or "
+            f"'{name} {takes[1]} {amount}'."
+        )
+    if odd in takes:
+        raise CameraError(
+            f"The step {piece!r} has its direction behind other words; write '{name} {odd} "
+            f"{amount}'."
+        )
+    listed = f"{', '.join(takes[:-1])} or {takes[-1]}"
+    meant = (get_close_matches(odd, takes, n=1) or takes)[0]
+    raise CameraError(
+        f"The step {piece!r} names no direction of {name}, which takes {listed}: {odd!r} is "
+        f"{'neither' if len(takes) == 2 else 'none of them'}; write '{name} {meant} {amount}'."
+    )
 
 
 def _preset_step(name: str, rest: list[str], seconds: float | None, piece: str) -> Step:
@@ -224,7 +233,8 @@ def _preset_step(name: str, rest: list[str], seconds: float | None, piece: str) 
 
 def _only(rest: list[str], piece: str, example: str) -> str:
     if len(rest) != 1:
-        fault = "lacks an amount" if not rest else f"has the surplus word {rest[1]!r}"
+        odd = next((word for word in rest if not _is_amount(word)), rest[-1] if rest else None)
+        fault = "lacks an amount" if odd is None else f"has the surplus word {odd!r}"
         raise CameraError(
             f"The step {piece!r} {fault}; a step reads VERB [DIRECTION] AMOUNT [over SECONDS], "
             f"with an amount like {example}, and steps are separated by ';'."

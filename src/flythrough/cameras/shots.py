@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from types import MappingProxyType
 
 import numpy as np
 
 from flythrough.cameras import pose as se3
+from flythrough.cameras.path_language import WHERE_WORDS_ARE, nearest
 from flythrough.cameras.trajectory import LengthUnit, Trajectory
 from flythrough.errors import CameraError
 
@@ -124,9 +124,9 @@ def _shot(piece: str) -> Shot:
             continue
         word = name.replace("-", "_").replace(" ", "_")
         if word not in SHOTS:
-            near = get_close_matches(word, SHOTS, n=1, cutoff=0.6)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise CameraError(f"{name!r} is no known shot{hint}; use {', '.join(SHOTS)}.")
+            raise CameraError(
+                f"{name!r} is no known shot ({nearest(word, SHOTS)}); {WHERE_WORDS_ARE}."
+            )
         total = total + SHOTS[word]
     return total
 

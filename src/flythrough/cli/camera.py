@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from flythrough.cli.output import emit, note
 
 if TYPE_CHECKING:
     from flythrough.cameras.trajectory import Trajectory
+    from flythrough.cameras.vocabulary import Table
+
+app = App(
+    name="camera",
+    usage="Usage: flythrough camera SOURCE --output PATH [OPTIONS]\n"
+    "       flythrough camera --list",
+)
 
 _WORDS_FRAMES, _WORDS_FPS = 66, 16.0
+_WIDTH = 100
 
 
+@app.command(name="--list")
+def list_words() -> None:
+    """Show all words of camera paths: verbs, directions, amounts, presets, shots."""
+    from flythrough.cameras.vocabulary import tables
+
+    found = tables()
+    data = {
+        name: [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        for name, table in found.items()
+    }
+    parts = [f"{table.title}\n{_as_text(table)}" for table in found.values()]
+    emit(
+        data,
+        "A path is steps with ';' between them, such as 'forward 0.5; pan left 20deg over 1s'.\n\n"
+        + "\n\n".join(parts),
+    )
+
+
+def _as_text(table: Table) -> str:
+    """Columns as wide as their words; a table of names alone as running text."""
+    if len(table.columns) == 1:
+        names = ", ".join(row[0] for row in table.rows)
+        return textwrap.fill(names, _WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    rows = (table.columns, *table.rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+@app.default
 def camera(  # noqa: PLR0913 - the command line
     source: Annotated[
         str,
@@ -57,7 +96,7 @@ def camera(  # noqa: PLR0913 - the command line
     ] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw the path into this .png.")] = None,
 ) -> None:
-    """Convert or draw a camera path.
+    """Convert or draw a camera path; --list alone shows all words of paths.
 
     Example: flythrough camera "forward 0.6; orbit left 30deg" -o path.npz --plot path.png
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flythrough.cli.output import emit, note
-from flythrough.cli.progress import working
+from flythrough.cli.progress import stage_progress
 
 
 def export(
@@ -34,8 +34,8 @@ def export(
 
     wanted = () if formats is None else tuple(word.strip() for word in formats.split(","))
     checked = check_export(ExportRequest(folder, output, wanted, device))
-    with working("reading the scene and writing"):
-        written = write(checked, note)
+    with stage_progress() as progress:
+        written = write(checked, note, progress)
     names = [name for some in written.values() for name in some]
     emit(
         {"output": str(output), "frames": checked.frames, "files": written},

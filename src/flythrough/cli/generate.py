@@ -283,11 +283,14 @@ def run_to_end(
     job: object, output: Path, save_warp: Path | None = None, save_mask: Path | None = None
 ) -> None:
     """Advance a job with a progress bar and write its video."""
+    from flythrough.engine.chunk_time import chunk_time
     from flythrough.engine.run import Job, advance, write_warp
 
     assert isinstance(job, Job)
     before = len(job.rollout.chunks)
-    with frame_progress(before, job.plan.chunks, job.plan.frames, job.plan.window) as report:
+    time = chunk_time(job.rollout.spec)
+    plan = job.plan
+    with frame_progress(before, plan.chunks, plan.frames, plan.window, time) as report:
         for _ in advance(job, report):
             pass
     if save_warp is not None or save_mask is not None:
@@ -296,7 +299,8 @@ def run_to_end(
 
 
 def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | None = None) -> None:
-    """Write the video of a finished plan and say so; chunks from ``before`` on were made now."""
+    """Write the video of a finished plan and say so; chunks from ``before`` on were made now, or
+    none if it is None."""
     from flythrough.engine.run import write_result
 
     count = write_result(rollout, plan, output)
@@ -310,5 +314,6 @@ def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | Non
             "seconds": round(seconds, 2),
             "digest": rollout.digest(),
         },
-        f"{output}: {count} frames, {len(rollout.chunks)} chunks, {seconds:.1f} s",
+        f"{output}: {count} frames, {len(rollout.chunks)} chunks, "
+        + (f"{seconds:.1f} s" if made else "written from what was made before"),
     )

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "branch": ("flythrough.cli.branch:branch", "Start a new rollout from a stored one's chunks."),
     "rewind": ("flythrough.cli.rewind:rewind", "Drop the last chunks of a stored rollout."),
     "export": ("flythrough.cli.export:export", "Hand a rollout to COLMAP, Blender and others."),
-    "camera": ("flythrough.cli.camera:camera", "Convert or draw a camera path."),
+    "camera": ("flythrough.cli.camera:app", "Convert, draw or list camera paths."),
     "geometry": ("flythrough.cli.geometry:geometry", "Estimate the depth of a photo."),
     "world": ("flythrough.cli.world:world", "Render a ground-truth clip of a procedural world."),
     "evaluate": ("flythrough.cli.evaluate:app", "Measure a model on held-out worlds."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,31 +16,29 @@ if TYPE_CHECKING:
 
 app = App(name="models", help="List, fetch, check and convert models.")
 
-_PIPE_WIDTH = 240
+_WIDTH = 100
+_MORE = " " * 4
 _SHOWN = 4
 
 
 @app.command(name="list")
 def list_models() -> None:
     """Every model known by name: licence, size, revision, and whether it is on this machine."""
-    from rich import box
-    from rich.table import Table
-
     from flythrough.models.hub import find_local
     from flythrough.models.published import ENTRIES
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "what", "licence", "size", "revision", "on this machine"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size"))
-    rows = []
-    for entry in ENTRIES.values():
-        local = find_local(entry)
-        row = _facts(entry, local)
-        rows.append(row)
-        table.add_row(
-            entry.name, entry.what, entry.licence, _size(row["size"]), entry.pinned, _place(row)
-        )
-    emit({"models": rows}, _as_text(table))
+    rows = [_facts(entry, find_local(entry)) for entry in ENTRIES.values()]
+    heads = [("name", "size", "revision", "licence")]
+    for row, entry in zip(rows, ENTRIES.values(), strict=True):
+        heads.append((entry.name, _size(row["size"]), entry.pinned, entry.licence))
+    widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+    lines = ["  ".join(map(str.ljust, head, widths)).rstrip() for head in heads]
+    texts = lines[:1]
+    for row, line in zip(rows, lines[1:], strict=True):
+        texts.append(line)
+        for text in (f"  {row['what']}", f"  on this machine: {_place(row)}"):
+            texts += _within(text)
+    emit({"models": rows}, "\n".join(texts))
 
 
 @app.command
@@ -186,11 +183,11 @@ def _size(size: object) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _as_text(table: object) -> str:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+def _within(text: str) -> list[str]:
+    """``text`` in lines that fit the width; a long path goes on after one of its slashes."""
+    lines = []
+    while len(text) > _WIDTH:
+        cut = max(text.rfind(mark, len(_MORE) + 1, _WIDTH) for mark in " /") + 1 or _WIDTH
+        lines.append(text[:cut].rstrip())
+        text = _MORE + text[cut:]
+    return [*lines, text]

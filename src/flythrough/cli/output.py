@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+_NO_EDGE = 1000
 _AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)
 
 
@@ -35,10 +36,14 @@ def emit(data: Mapping[str, object], text: str) -> None:
 
 
 def stderr_console() -> Console:
-    """A rich console on stderr, so that stdout holds nothing but results."""
+    """A rich console on stderr, so that stdout holds nothing but results. Where it is no terminal
+    no line is cut or wrapped."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _NO_EDGE
+    return console
 
 
 def note(text: str) -> None:

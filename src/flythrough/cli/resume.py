@@ -50,7 +50,7 @@ def resume(  # noqa: PLR0913 - the command line
     if only the video is missing, it is written.
     """
     from flythrough.engine.hardware import Hardware
-    from flythrough.engine.resume import ResumeRequest, check_resume, resume_job
+    from flythrough.engine.resume import ResumeRequest, check_resume, complete_already, resume_job
     from flythrough.rollout.lock import held
 
     compute = chosen_compute(fast, compiled, precision)
@@ -71,6 +71,7 @@ def resume(  # noqa: PLR0913 - the command line
     with held(folder):
         checked = check_resume(request)
         if checked.finished:
+            note(f"{complete_already(folder, checked.rollout, checked.plan)}.")
             write_video_of(checked.rollout, checked.plan, checked.output)
             return
         with goes_on(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -22,6 +23,10 @@ from flythrough.rollout import store
 from flythrough.rollout.rollout import Rollout
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flythrough.geometry.estimator import Estimator
+    from flythrough.geometry.types import Geometry
     from flythrough.scene.surface import Keyframe
 
 Format = Literal["cameras", "points", "glb", "colmap", "colmap-text", "blender", "gaussians"]
@@ -29,8 +34,11 @@ FORMATS: tuple[str, ...] = get_args(Format)
 DEFAULT_FORMATS: tuple[str, ...] = ("cameras", "points", "colmap", "blender")
 """Everything but doubles and what takes a fit."""
 
+_LOADING, _ESTIMATING = "loading the network of depth", "estimating depth"
 _NEEDS_SCENE = {"points", "glb", "colmap", "colmap-text", "blender", "gaussians"}
 Notify = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def _check_target(request: ExportRequest) -> None:
         )
 
 
-def export(checked: CheckedExport, notify: Notify) -> dict[str, list[str]]:
+def export(checked: CheckedExport, notify: Notify, progress: Progress) -> dict[str, list[str]]:
     """Write the formats; returns the files of each, relative to the target folder.
 
     The folder appears with all its files or not at all.
@@ -116,13 +124,18 @@ def export(checked: CheckedExport, notify: Notify) -> dict[str, list[str]]:
         FaultError: the disk failed or is full.
     """
     output = checked.request.output.absolute()
-    scene = keyframes_of(checked, notify) if _NEEDS_SCENE & set(checked.formats) else ()
+    needed = _NEEDS_SCENE & set(checked.formats)
+    scene = keyframes_of(checked, notify, progress) if needed else ()
     with writing(output), replacing_folder(output) as target:
-        return _write(checked, scene, target, notify)
+        return _write(checked, scene, target, notify, progress)
 
 
 def _write(
-    checked: CheckedExport, scene: tuple[Keyframe, ...], target: Path, notify: Notify
+    checked: CheckedExport,
+    scene: tuple[Keyframe, ...],
+    target: Path,
+    notify: Notify,
+    progress: Progress,
 ) -> dict[str, list[str]]:
     from flythrough.engine.geometry_files import glb_bytes, ply_bytes
 
@@ -139,16 +152,19 @@ def _write(
         (target / "points.glb").write_bytes(glb_bytes(points, colours))
         written["glb"] = ["points.glb"]
     if formats & {"colmap", "colmap-text"}:
-        written["colmap"] = _write_colmap(checked, target, points, colours)
+        written["colmap"] = _write_colmap(checked, target, points, colours, progress)
     if "blender" in formats:
-        written["blender"] = _write_blender(checked, target)
+        written["blender"] = _write_blender(checked, target, progress)
     if "gaussians" in formats:
-        written["gaussians"] = _write_gaussians(checked, target, scene, notify)
+        written["gaussians"] = _write_gaussians(checked, target, scene, notify, progress)
     return written
 
 
-def keyframes_of(checked: CheckedExport, notify: Notify) -> tuple[Keyframe, ...]:
+def keyframes_of(
+    checked: CheckedExport, notify: Notify, progress: Progress
+) -> tuple[Keyframe, ...]:
     """The scene memory of the rollout: the photo and the newest chunks' last frames, with depth."""
+    progress(_LOADING, 0, 1)
     import torch
 
     from flythrough.engine.build import build_memory, pick_device
@@ -156,7 +172,29 @@ def keyframes_of(checked: CheckedExport, notify: Notify) -> tuple[Keyframe, ...]
     device = pick_device(checked.request.device)
     with torch.inference_mode():
         memory = build_memory(checked.rollout.spec, checked.model, device, notify)
-        return memory.keyframes(checked.rollout)
+        progress(_LOADING, 1, 1)
+        pictures = 1 if memory.photo_only else 1 + len(checked.rollout.chunks)
+        memory.estimator = counted = _Counted(memory.estimator, pictures, progress)
+        found = memory.keyframes(checked.rollout)
+        progress(_ESTIMATING, counted.done, counted.done)
+        return found
+
+
+class _Counted:
+    """An estimator that says which of about ``expected`` pictures it is at."""
+
+    def __init__(self, estimator: Estimator, expected: int, progress: Progress) -> None:
+        self.name, self.capabilities = estimator.name, estimator.capabilities
+        self._estimator, self._expected, self._progress = estimator, expected, progress
+        self.done = 0
+        progress(_ESTIMATING, 0, expected)
+
+    def estimate(self, images: Tensor, *, intrinsics: Tensor | None = None) -> Geometry:
+        """As the estimator's."""
+        found = self._estimator.estimate(images, intrinsics=intrinsics)
+        self.done += len(images)
+        self._progress(_ESTIMATING, self.done, max(self.done, self._expected))
+        return found
 
 
 def points_of(scene: tuple[Keyframe, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +225,11 @@ def _write_cameras(checked: CheckedExport, target: Path) -> None:
 
 
 def _write_colmap(
-    checked: CheckedExport, target: Path, points: np.ndarray, colours: np.ndarray
+    checked: CheckedExport,
+    target: Path,
+    points: np.ndarray,
+    colours: np.ndarray,
+    progress: Progress,
 ) -> list[str]:
     """``sparse/0`` with the model and ``images`` with the pictures, as trainers expect them."""
     from flythrough.cameras.formats.colmap import ColmapModel, write_model
@@ -197,25 +239,33 @@ def _write_colmap(
     images.mkdir()
     sparse.mkdir(parents=True)
     names = [f"frame_{number:05d}.png" for number in range(1, checked.frames + 1)]
-    for name, frame in zip(names, checked.rollout.frames(), strict=False):
+    for number, (name, frame) in enumerate(zip(names, checked.rollout.frames(), strict=False)):
+        progress("writing pictures", number, len(names))
         write_picture(images / name, frame)
+    progress("writing pictures", len(names), len(names))
     poses, matrices = checked.cameras
     model = ColmapModel(poses, matrices, checked.rollout.size, names, points, colours)
     write_model(sparse, model, "text" if "colmap-text" in checked.formats else "binary")
     return ["images", "sparse/0"]
 
 
-def _write_blender(checked: CheckedExport, target: Path) -> list[str]:
+def _write_blender(checked: CheckedExport, target: Path, progress: Progress) -> list[str]:
     from flythrough.engine.run import write_result
 
     script = files("flythrough") / "assets" / "blender_scene.py"
     (target / "blender_scene.py").write_bytes(script.read_bytes())
-    write_result(checked.rollout, checked.plan, target / "video.mp4")
+    write_result(
+        checked.rollout, checked.plan, target / "video.mp4", partial(progress, "writing the video")
+    )
     return ["blender_scene.py", "video.mp4"]
 
 
 def _write_gaussians(
-    checked: CheckedExport, target: Path, scene: tuple[Keyframe, ...], notify: Notify
+    checked: CheckedExport,
+    target: Path,
+    scene: tuple[Keyframe, ...],
+    notify: Notify,
+    progress: Progress,
 ) -> list[str]:
     from flythrough.scene.splat_files import write_splats
     from flythrough.scene.splat_memory import GaussianMemory
@@ -225,5 +275,6 @@ def _write_gaussians(
         f"fitting Gaussians to {len(scene)} picture(s) in {settings.gaussian_steps} steps, which "
         "takes minutes without a GPU."
     )
-    write_splats(target / "gaussians.ply", GaussianMemory(scene, settings).splats)
+    splats = GaussianMemory(scene, settings).optimised(partial(progress, "fitting Gaussians"))
+    write_splats(target / "gaussians.ply", splats)
     return ["gaussians.ply"]

@@ -12,9 +12,9 @@ import numpy as np
 from flythrough.disk import replacing
 from flythrough.errors import GeometryError
 from flythrough.geometry.estimators.shape_files import camera_statement
-from flythrough.geometry.types import Geometry
+from flythrough.geometry.types import Geometry, ScaleKind
+from flythrough.media.depth_chart import depth_chart
 from flythrough.media.image import write_picture
-from flythrough.media.picture import depth_picture
 
 _GLTF_FLOAT, _GLTF_UINT8, _GLTF_ARRAYS, _GLTF_POINTS = 5126, 5121, 34962, 0
 _GLB_MAGIC, _GLB_JSON, _GLB_BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
@@ -25,7 +25,8 @@ def write_geometry(geometry: Geometry, pixels: np.ndarray, output: Path) -> None
 
     ``.npz`` holds depth, confidence, valid [H,W], intrinsics [3,3] and scale; ``.ply`` and ``.glb``
     the valid points with the colours of ``pixels`` uint8 [H,W,3] and a statement of the camera, so
-    that ``--geometry FILE`` finds the same depth again; ``.png`` the depth in colours.
+    that ``--geometry FILE`` finds the same depth again; ``.png`` the depth in colours, with a
+    legend.
 
     Raises:
         GeometryError: a point file is asked for but no pixel is valid.
@@ -33,7 +34,7 @@ def write_geometry(geometry: Geometry, pixels: np.ndarray, output: Path) -> None
     suffix = output.suffix.lower()
     with replacing(output) as partial:
         if suffix == ".png":
-            write_picture(partial, depth_picture(geometry.depth[0].cpu().numpy()))
+            write_picture(partial, _chart(geometry))
         elif suffix == ".npz":
             with partial.open("wb") as file:
                 np.savez_compressed(file, **_arrays(geometry))  # type: ignore[arg-type]
@@ -42,6 +43,12 @@ def write_geometry(geometry: Geometry, pixels: np.ndarray, output: Path) -> None
             encode = ply_bytes if suffix == ".ply" else glb_bytes
             matrix = geometry.intrinsics[0].cpu().numpy()
             partial.write_bytes(encode(points, colours, camera_statement(matrix, geometry.size)))
+
+
+def _chart(geometry: Geometry) -> np.ndarray:
+    depth, valid = geometry.depth[0].cpu().numpy(), geometry.valid[0].cpu().numpy()
+    unit = "m" if geometry.scale is ScaleKind.METRIC else "scene units"
+    return depth_chart(depth, valid, float(geometry.median_depth()), unit)
 
 
 def _arrays(geometry: Geometry) -> dict[str, np.ndarray]:

@@ -168,6 +168,15 @@ def resume_job(checked: CheckedResume, notify: Callable[[str], None]) -> Job:
     return Job(session, rollout, checked.plan, request.folder, spool=True)
 
 
+def complete_already(folder: Path, rollout: Rollout, plan: Plan) -> str:
+    """What is said of a run that has all its chunks, and how it can be made longer."""
+    said = f"The rollout {folder} is complete already ({plan.frames} frames)"
+    if plan.warp is not None:
+        return f"{said} and ends with its warp; start a new one with --camera to go further"
+    way = "--frames N" if rollout.spec.method == "helios" else "--camera PATH"
+    return f"{said}; give {way} to make it longer, or rewind it first to make its end anew"
+
+
 def _only_video_missing(request: ResumeRequest, rollout: Rollout, plan: Plan, output: Path) -> bool:
     """A run that stopped while its video was written, or whose video is wanted elsewhere."""
     asked = request.camera is not None or request.prompt is not None or request.frames is not None
@@ -182,11 +191,7 @@ def _check_unfinished(request: ResumeRequest, rollout: Rollout, plan: Plan) -> N
             "where to go."
         )
     if len(rollout.chunks) >= plan.chunks:
-        way = "--frames N" if rollout.spec.method == "helios" else "--camera PATH"
-        raise RolloutError(
-            f"The rollout {request.folder} is finished ({plan.frames} frames); give {way} to go "
-            "on, or rewind it first."
-        )
+        raise RolloutError(f"{complete_already(request.folder, rollout, plan)}.")
 
 
 def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Plan, tuple[str, ...]]:

@@ -128,8 +128,11 @@ def _chunks(job: Job, progress: Progress) -> Iterator[Rollout]:
     )
 
 
-def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
-    """The trimmed video of a rollout; returns the number of frames written."""
+def write_result(
+    rollout: Rollout, plan: Plan, output: Path, written: Callable[[int, int], None] | None = None
+) -> int:
+    """The trimmed video of a rollout; returns the number of frames written. ``written`` is told how
+    many are there, of how many."""
     count = min(plan.frames, rollout.frame_count)
     metadata = {"flythrough": rollout.digest(), "seed": rollout.spec.seed}
     with VideoWriter(output, rollout.spec.fps, metadata=metadata) as writer:
@@ -137,6 +140,8 @@ def write_result(rollout: Rollout, plan: Plan, output: Path) -> int:
             if number == count:
                 break
             writer.write(frame)
+            if written is not None:
+                written(number + 1, count)
     return count
 
 

@@ -158,21 +158,28 @@ def depth_picture(
     picture[...] = _INVALID
     if not valid.any():
         return picture
-    nearest, farthest = np.percentile(depth[valid], (2, 98))
-    low = float(nearest) if near is None else near
-    high = float(farthest) if far is None else far
+    nearest, farthest = depth_range(depth)
+    low = nearest if near is None else near
+    high = farthest if far is None else far
     if (near is not None or far is not None) and not 0 < low < high:
         raise MediaError(
             f"The depth range {low:g} to {high:g} must be positive and rising; swap or widen it."
         )
     span = max(math.log(high / low), 1e-12)
     share = np.clip(np.log(high / depth[valid]) / span, 0.0, 1.0)
-    picture[valid] = _depth_colours(share)
+    picture[valid] = depth_colours(share)
     return picture
 
 
-def _depth_colours(share: np.ndarray) -> np.ndarray:
-    """Colours [N,3] uint8 for shares [N] in [0,1], linear between the table's entries."""
+def depth_range(depth: np.ndarray) -> tuple[float, float]:
+    """The 2nd and 98th percentile of a depth map's valid values, of which there must be one."""
+    nearest, farthest = np.percentile(depth[np.isfinite(depth) & (depth > 0)], (2, 98))
+    return float(nearest), float(farthest)
+
+
+def depth_colours(share: np.ndarray) -> np.ndarray:
+    """Colours [N,3] uint8 for shares [N] of the way from far (0) to near (1), linear between the
+    table's entries."""
     steps = np.linspace(0, 1, len(_DEPTH_COLOURS))
     channels = [np.interp(share, steps, _DEPTH_COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -5,7 +5,7 @@ A few hundred steps of Adam, one source a step, without growing or dropping any 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,6 +36,8 @@ _PROJECTED_BYTES = 1650
 _PIXEL_BYTES, _LAYER_BYTES = 1300, 3200
 """Of a pixel: pictures, and pairs with the Gaussians that each source has there."""
 _COLOUR, _STRUCTURE, _DISPARITY = 0.8, 0.2, 0.01
+OnStep = Callable[[int, int], None]
+"""Called after every step with the steps done and their number."""
 _EPS = 1e-15
 _REFRESH = 8
 """Steps for which the plain renderer's list of pairs is used: Gaussians move by less than a pixel
@@ -87,7 +89,11 @@ class _Source:
 
 
 def fitted(
-    keyframes: Sequence[Keyframe], settings: FitSettings, *, confidence: float = 0.1
+    keyframes: Sequence[Keyframe],
+    settings: FitSettings,
+    *,
+    confidence: float = 0.1,
+    on_step: OnStep | None = None,
 ) -> Splats:
     """Gaussians that show the keyframes from where these stand, in their unit, without gradients.
 
@@ -109,10 +115,12 @@ def fitted(
             seed=settings.seed,
         )
         sources = [_source(keyframe, confidence) for keyframe in near]
-        return _optimised(start, sources, settings).detached().scaled(unit)
+        return _optimised(start, sources, settings, on_step).detached().scaled(unit)
 
 
-def _optimised(start: Splats, sources: Sequence[_Source], settings: FitSettings) -> Splats:
+def _optimised(
+    start: Splats, sources: Sequence[_Source], settings: FitSettings, on_step: OnStep | None
+) -> Splats:
     splats = start.trainable()
     groups = [{"params": [value], "lr": RATES[name]} for name, value in splats.tensors().items()]
     # One launch a group instead of a dozen: on a GPU a step is bound by launches.
@@ -137,6 +145,8 @@ def _optimised(start: Splats, sources: Sequence[_Source], settings: FitSettings)
         view = drawn(splats, source.camera, source.matrix, source.size, pairs)
         _loss(view, source).backward()
         optimiser.step()
+        if on_step is not None:
+            on_step(step + 1, settings.steps)
     return splats
 
 

@@ -20,7 +20,7 @@ from flythrough.scene.mesh_memory import MeshMemory, check_cameras, with_photo
 from flythrough.scene.point_memory import NoMemory, PointMemory
 from flythrough.scene.rendered import RenderedView
 from flythrough.scene.settings import WarpSettings
-from flythrough.scene.splat_fit import FitSettings, fitted
+from flythrough.scene.splat_fit import FitSettings, OnStep, fitted
 from flythrough.scene.splat_render import drawn
 from flythrough.scene.splats import Splats
 from flythrough.scene.surface import Keyframe, with_backdrop
@@ -64,10 +64,18 @@ class GaussianMemory:
         Raises:
             GeometryError: there is no keyframe, or none has a sure pixel.
         """
+        return self.optimised()
+
+    def optimised(self, on_step: OnStep | None = None) -> Splats:
+        """The Gaussians, fitted anew; ``on_step`` is told the steps done and their number.
+
+        Raises:
+            GeometryError: there is no keyframe, or none has a sure pixel.
+        """
         if not self.keyframes:
             raise GeometryError("The scene memory is empty; add the photo as a keyframe first.")
         steps = replace(self.fit, steps=self.settings.gaussian_steps)
-        return fitted(self.sources, steps, confidence=self.settings.confidence)
+        return fitted(self.sources, steps, confidence=self.settings.confidence, on_step=on_step)
 
     def render(
         self,

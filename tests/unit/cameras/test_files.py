@@ -133,9 +133,9 @@ def test_source_tells_files_from_words(tmp_path: Path, monkeypatch: pytest.Monke
         ("lost.npz", "no camera file"),
         ("a/b", "no camera file"),
         (str(tmp_path), "folder"),
-        ("sideways 1", "verbs"),
+        ("sideways 1", "no known move"),
         ("", "no steps"),
-        ("y" * 5000, "verbs"),
+        ("y" * 5000, "yyy...' is no known move"),
     ]:
         with pytest.raises(CameraError, match=word):
             trajectory_from(text, 9)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flythrough.cameras import pose as se3
-from flythrough.cameras.path_language import VERBS, parse_path
+from flythrough.cameras.path_language import parse_path
 from flythrough.cameras.presets import PRESETS
 from flythrough.cameras.trajectory import LengthUnit
 from flythrough.errors import CameraError
@@ -152,7 +152,8 @@ def test_lemniscate_has_constant_speed_and_returns() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("forwrd 1", ["'forwrd'", *VERBS]),
+        ("forwrd 1", ["'forwrd'", "did you mean forward?", "`flythrough camera --list`"]),
+        ("wobble 3", ["'wobble'", "the nearest is roll", "`flythrough camera --list`"]),
         ("", ["no steps"]),
         (" ; ", ["no steps"]),
         ("pan left 20", ["20deg", "20rad"]),
@@ -160,6 +161,15 @@ def test_lemniscate_has_constant_speed_and_returns() -> None:
         ("pan left 20°", ["20deg"]),
         ("pan 20deg", ["pan left", "pan right"]),
         ("orbit left 30", ["30deg"]),
+        ("orbit forward 30deg", ["'forward' is neither", "left or right", "'orbit left 30deg'"]),
+        ("crane forward 0.3", ["'forward' is neither", "up or down", "'crane up 0.3'"]),
+        ("roll up 5deg", ["'up' is none of them", "left, right, ccw or cw", "'roll left 5deg'"]),
+        ("pan rigth 20deg", ["'rigth' is neither", "'pan right 20deg'"]),
+        ("pan 20deg left", ["direction behind", "'pan left 20deg'"]),
+        ("orbit 20deg left", ["direction behind", "'orbit left 20deg'"]),
+        ("forward left 0.5", ["surplus word 'left'"]),
+        ("dolly-in left 0.4", ["surplus word 'left'"]),
+        ("zoom in 1.2x", ["surplus word 'in'"]),
         ("forward 20deg", ["no length"]),
         ("forward", ["amount"]),
         ("forward 1 2", ["surplus", "'2'"]),
