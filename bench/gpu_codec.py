@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import kernel_rows
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from flythrough.bench import suites
 from flythrough.bench.chunks import ChunkWork, make_chunks
 from flythrough.bench.clock import median_seconds, peaks, reset_peak
 from flythrough.bench.forwards import psnr
+from flythrough.bench.profiles import Profile
 from flythrough.bench.random_model import (
     add_random_adapter,
     random_codec,
@@ -35,10 +37,8 @@ from flythrough.bench.sections import SectionRun, start
 from flythrough.models.fast.attention import has_flash3
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
-from flythrough.models.fast.kernels import has_triton
 from flythrough.models.fast.settings import CodecSettings, FastSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
-from flythrough.models.fast.wan_passes import TorchPasses, choose_passes
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.wan_codec import Codec, WanCodec
 
@@ -143,57 +143,6 @@ def correctness(run: Run) -> None:
         run.row(f"correct {name}", lambda d=dtype, s=settings: gaps(d, s))
 
 
-def passes(run: Run) -> None:
-    """The kernel between convolutions against its twin, and bytes a second."""
-    bench = run.bench
-    if not has_triton() or bench.device.type != "cuda":
-        run.row("kernels", lambda: {"left_out": "no Triton or no GPU"})
-        return
-    twin, ours = TorchPasses(), choose_passes("triton", bench.device)
-    height, width, least = bench.size.height, bench.size.width, bench.size.wan_width
-
-    def one(kind: str, channels: int, scale: int) -> Figures:
-        shape = (1, 8, height // scale, width // scale, channels)
-        given = shape
-        if kind == "doubled":
-            given = (1, 8, shape[2] // 2 + 1, shape[3] // 2 + 1, 4 * channels)
-
-        def draw(*size: int) -> Tensor:
-            return torch.randn(size, device=bench.device).half()
-
-        update, stream = draw(*given), draw(*shape)
-        bias = torch.randn(channels, device=bench.device)
-        gain = torch.randn(channels, device=bench.device)
-        wide = 3 * channels if kind == "folded" else channels
-        found = []
-        for passes in (twin, ours):
-            out, target = torch.zeros(*shape[:-1], wide, device=bench.device).half(), stream.clone()
-            before = None if kind == "doubled" else target
-            passes.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
-            found.append((target, out))
-        gaps = [largest(a.float(), b.float()) for a, b in zip(found[1], found[0], strict=True)]
-        target, out = found[1]
-
-        def again() -> None:  # writes in place
-            before = None if kind == "doubled" else target
-            ours.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
-
-        moved = update.numel() + out.numel() + target.numel() * (1 if kind == "doubled" else 2)
-        median, _, _ = median_seconds(again, bench.device, 20, 3)
-        return {
-            "stream_gap": gaps[0],
-            "normed_gap": gaps[1],
-            "us": round(1e6 * median, 1),
-            "gb_s": round(2 * moved / median / 1e9),
-        }
-
-    for kind in ("plain", "doubled", "folded"):
-        for times, scale in ((1, 1), (2, 2), (4, 4)):
-            channels = times * least
-            name = f"kernel join {kind}, {channels} channels"
-            run.row(name, lambda k=kind, c=channels, s=scale: one(k, c, s))
-
-
 def convolutions(run: Run) -> None:
     """A causal 3x3x3 convolution in three forms, at the codec's shapes, and what else it has."""
     bench, device = run.bench, run.bench.device
@@ -283,25 +232,12 @@ def profile(run: Run, verb: str) -> None:
     half = run.half
     codec = FastWanCodec(run.wan, half, run.best)
     video, z = suites.codec_inputs(bench)
-    kinds, key = [torch.profiler.ProfilerActivity.CPU], "self_cpu_time_total"
-    if bench.device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        key = "self_cuda_time_total"
 
     def call() -> Tensor:
         return codec.decode(z) if verb == "decode" else codec.encode(video)
 
-    with torch.inference_mode():
-        for _ in range(2):
-            call()
-        with torch.profiler.profile(activities=kinds, record_shapes=True) as seen:
-            call()
-            if bench.device.type == "cuda":
-                torch.cuda.synchronize()
-    averages = seen.key_averages()
-    table = averages.table(sort_by=key, row_limit=40, max_name_column_width=100)
-    shapes = seen.key_averages(group_by_input_shape=True)
-    table += "\n" + shapes.table(sort_by=key, row_limit=40, max_shapes_column_width=120)
+    seen = Profile(call, bench.device, shapes=True)
+    table = seen.table() + "\n" + seen.table(shapes=True)
     (run.folder / f"profile-{verb}.txt").write_text(table)
 
 
@@ -403,7 +339,7 @@ def main() -> None:
     run = start(Run, __doc__ or "", "codec.json")
     run.wan = random_wan(run.bench.size, run.bench.device)
     run.section("correctness", lambda: correctness(run))
-    run.section("kernels", lambda: passes(run))
+    run.section("kernels", lambda: kernel_rows.codec_passes(run))
     run.section("precisions", lambda: precisions(run))
     run.section("profile decode", lambda: profile(run, "decode"))
     run.section("profile encode", lambda: profile(run, "encode"))

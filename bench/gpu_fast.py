@@ -30,6 +30,7 @@ from flythrough.bench.forwards import (
     stock_call,
     stock_denoiser,
 )
+from flythrough.bench.profiles import Profile
 from flythrough.bench.random_model import (
     add_random_adapter,
     random_codec,
@@ -166,26 +167,14 @@ def profile(run: Run, name: str, stage: int, kind: str = "native") -> None:
     net, bench = whole_model(run), run.bench
     fast = FastDenoiser(net)
     given = packed(net, stage_inputs(net, bench.size, stage, bench.device, kind))
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    key = "self_cpu_time_total"
-    if bench.device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        key = "self_cuda_time_total"
+    seen = Profile(lambda: fast(**given), bench.device)
+    (run.folder / f"profile-{name}.txt").write_text(seen.table(30))
     with torch.inference_mode():
-        for _ in range(2):
-            fast(**given)
-        with torch.profiler.profile(activities=kinds) as seen:
-            fast(**given)
-            if bench.device.type == "cuda":
-                torch.cuda.synchronize()
         begun = time.perf_counter()
         fast(**given)
         launched = time.perf_counter() - begun
         median, _, _ = median_seconds(lambda: fast(**given), bench.device, bench.runs, 1)
-    averages = seen.key_averages()
-    table = averages.table(sort_by=key, row_limit=30, max_name_column_width=90)
-    (run.folder / f"profile-{name}.txt").write_text(table)
-    kernels = sum(row.self_device_time_total for row in averages) / 1e3
+    kernels = sum(seen.kernels().values())
     figures = {"host_ms": 1e3 * launched, "ms": 1e3 * median, "kernels_ms": kernels}
     run.row(f"call {name}", lambda: {key: round(value, 1) for key, value in figures.items()})
 

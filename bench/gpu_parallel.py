@@ -29,6 +29,7 @@ from torch import Tensor
 
 from flythrough.bench.clock import machine, median_seconds, peaks, reset_peak, synchronise
 from flythrough.bench.forwards import STAGES, packed, relative_gap, stage_inputs
+from flythrough.bench.profiles import Profile
 from flythrough.bench.random_model import random_denoiser
 from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import SIZES, Size
@@ -174,32 +175,22 @@ def profile(run: Run, world: int, stage: int, name: str) -> Figures:
     """Kernel time of one call: exchanging, all else, and the wall clock. Exchanging that is hidden
     counts in the first and not in the last."""
     path, given = run.path(world), run.inputs(stage)
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    cuda = run.device.type == "cuda"
-    if cuda:
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.inference_mode():
-        for _ in range(2):
-            path(**given)
+    wall = 0.0
+
+    def call() -> None:
+        nonlocal wall
+        started = time.perf_counter()
+        path(**given)
         synchronise(run.device)
-        with torch.profiler.profile(activities=kinds) as seen:
-            started = time.perf_counter()
-            path(**given)
-            synchronise(run.device)
-            wall = time.perf_counter() - started
-    events = seen.key_averages()
-    key = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+        wall = time.perf_counter() - started
+
+    seen = Profile(call, run.device)
     if run.rank == 0:
-        table = events.table(sort_by=key, row_limit=30, max_name_column_width=90)
-        (run.folder / f"profile-{name}.txt").write_text(table)
+        (run.folder / f"profile-{name}.txt").write_text(seen.table(30))
     taken = {"exchange": 0.0, "else": 0.0}
-    for event in events:
-        own = event.self_device_time_total if cuda else event.self_cpu_time_total
-        if cuda and event.device_type != torch.autograd.DeviceType.CUDA:
-            continue
-        words = ("nccl", "gloo", "all_gather")
-        sends = any(word in event.key.lower() for word in words)
-        taken["exchange" if sends else "else"] += own / 1000
+    for kernel, milliseconds in seen.kernels().items():
+        sends = any(word in kernel.lower() for word in ("nccl", "gloo", "all_gather"))
+        taken["exchange" if sends else "else"] += milliseconds
     return {
         "wall_ms": round(1e3 * wall, 2),
         "exchange_kernels_ms": round(taken["exchange"], 2),

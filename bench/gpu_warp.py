@@ -20,6 +20,7 @@ from torch import Tensor
 from flythrough.bench import attention_plans, suites, warp
 from flythrough.bench.clock import median_seconds, synchronise
 from flythrough.bench.forwards import relative_gap
+from flythrough.bench.profiles import Profile
 from flythrough.bench.random_model import add_random_adapter
 from flythrough.bench.rows import Figures
 from flythrough.bench.sections import SectionRun, start
@@ -217,18 +218,7 @@ def plain_rows(run: Run) -> None:
 
 def profile(run: Run, name: str, work: Callable[[], object]) -> None:
     """Kernels of one call, longest first."""
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    key = "self_cpu_time_total"
-    if run.bench.device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        key = "self_cuda_time_total"
-    with torch.inference_mode():
-        for _ in range(2):
-            work()
-        with torch.profiler.profile(activities=kinds) as seen:
-            work()
-            synchronise(run.bench.device)
-    table = seen.key_averages().table(sort_by=key, row_limit=40, max_name_column_width=80)
+    table = Profile(work, run.bench.device).table()
     (run.folder / f"profile-{name}.txt").write_text(table)
 
 

@@ -1,4 +1,4 @@
-"""Rows of one kernel at a time for ``gpu_fast.py``: what lies between products, and products."""
+"""Rows of one kernel at a time for ``gpu_fast.py`` and ``gpu_codec.py``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from flythrough.models.fast.eight_bit_attention import (
 from flythrough.models.fast.elementwise import Elementwise, TorchElementwise
 from flythrough.models.fast.fp8 import dequantised_product, quantise_rows, scaled_product
 from flythrough.models.fast.kernels import choose_kernels, has_triton
+from flythrough.models.fast.wan_passes import TorchPasses, choose_passes
 from flythrough.models.rotary import Tables
 
 
@@ -179,3 +180,55 @@ def eight_bit_attention(run: SectionRun) -> None:
         return found
 
     run.row("kernel quantise_heads", work)
+
+
+def codec_passes(run: SectionRun) -> None:
+    """The kernel between convolutions of the codec against its twin, and bytes a second."""
+    bench = run.bench
+    if not has_triton() or bench.device.type != "cuda":
+        run.row("kernels", lambda: {"left_out": "no Triton or no GPU"})
+        return
+    twin, ours = TorchPasses(), choose_passes("triton", bench.device)
+    height, width, least = bench.size.height, bench.size.width, bench.size.wan_width
+
+    def one(kind: str, channels: int, scale: int) -> Figures:
+        shape = (1, 8, height // scale, width // scale, channels)
+        given = shape
+        if kind == "doubled":
+            given = (1, 8, shape[2] // 2 + 1, shape[3] // 2 + 1, 4 * channels)
+
+        def draw(*size: int) -> Tensor:
+            return torch.randn(size, device=bench.device).half()
+
+        update, stream = draw(*given), draw(*shape)
+        bias = torch.randn(channels, device=bench.device)
+        gain = torch.randn(channels, device=bench.device)
+        wide = 3 * channels if kind == "folded" else channels
+        found = []
+        for passes in (twin, ours):
+            out, target = torch.zeros(*shape[:-1], wide, device=bench.device).half(), stream.clone()
+            before = None if kind == "doubled" else target
+            passes.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
+            found.append((target, out))
+        pairs = zip(found[1], found[0], strict=True)
+        gaps = [float((a.float() - b.float()).abs().max()) for a, b in pairs]
+        target, out = found[1]
+
+        def again() -> None:  # writes in place
+            before = None if kind == "doubled" else target
+            ours.join(update, bias, before, gain, out, target=target, doubled=kind == "doubled")
+
+        moved = update.numel() + out.numel() + target.numel() * (1 if kind == "doubled" else 2)
+        median, _, _ = median_seconds(again, bench.device, 20, 3)
+        return {
+            "stream_gap": gaps[0],
+            "normed_gap": gaps[1],
+            "us": round(1e6 * median, 1),
+            "gb_s": round(2 * moved / median / 1e9),
+        }
+
+    for kind in ("plain", "doubled", "folded"):
+        for times, scale in ((1, 1), (2, 2), (4, 4)):
+            channels = times * least
+            name = f"kernel join {kind}, {channels} channels"
+            run.row(name, lambda k=kind, c=channels, s=scale: one(k, c, s))
