@@ -43,9 +43,9 @@ def test_eight_bits_are_near_and_said(
         assert ("imitated" in answer.err) == (name != "exact")
     from flythrough.rollout import store
 
-    exact, near, nearest = (store.load(tmp_path / n).latents() for n in ("exact", *precise))
-    assert not np.array_equal(near, nearest)
-    for found in (near, nearest):
+    exact, near, nearby = (store.load(tmp_path / n).latents() for n in ("exact", *precise))
+    assert not np.array_equal(near, nearby)
+    for found in (near, nearby):
         error = np.sqrt(np.square(exact - found).mean() / np.square(exact).mean())
         assert 1e-5 < error < 0.05
 

@@ -23,9 +23,9 @@ from flythrough.models.adapters import (
 )
 from flythrough.models.fast import attention as module
 from flythrough.models.fast import elementwise, kernels
-from flythrough.models.fast.attention import attention, is_planned, prompt_backend, sdpa
-from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, same_tensor
-from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.attention import attention, is_hopper, is_planned, prompt_backend, sdpa
+from flythrough.models.fast.denoiser import FastDenoiser, same_tensor
+from flythrough.models.fast.fp8 import PRODUCTS, Fp8Linear, quantise_blocks
 from flythrough.models.fast.settings import AdapterPlace, FastSettings
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
@@ -189,7 +189,8 @@ def test_eight_bits() -> None:
     exact, net = base(), fresh()
     quantise_blocks(net.blocks)
     quantise_blocks(net.blocks)
-    assert is_fp8(net)
+    for block in net.blocks:
+        assert all(isinstance(block.get_submodule(name), Fp8Linear) for name in PRODUCTS)
     torch.manual_seed(8)
     attach_lora(net, adapter(net))
     places: list[AdapterPlace] = ["beside", "merged"]
@@ -286,6 +287,25 @@ def test_flash_attention_3_takes_what_it_knows(past: bool, monkeypatch: pytest.M
     assert kind == torch.float8_e4m3fn
     scales = [more[f"{part}_descale"] for part in ("q", "k", "v")]
     assert [tuple(scale.shape) for scale in scales] == [(1, 2)] * 3
+    asked.clear()
+    odd = torch.randn(1, 6, 2, 24).to(torch.bfloat16)  # 24 bytes in 8 bits, 48 in 16
+    attention("flash8", CPU)(odd, odd, odd, None)
+    ((kind, _),) = asked
+    assert kind == torch.bfloat16
+
+
+def test_a_hopper_is_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMD's MI300 says 9.4 too."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert is_hopper(gpu)
+    assert not is_hopper(CPU)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert not is_hopper(gpu)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (10, 0))
+    assert not is_hopper(gpu)
 
 
 @pytest.mark.parametrize("kind", ["text", "native", "half-seen"])

@@ -12,7 +12,7 @@ from flythrough.engine.words import EIGHT_BITS, CodecPrecision, Compute
 from flythrough.errors import InputError
 from flythrough.models.fast import st_diff
 from flythrough.models.fast.attention import has_flash3
-from flythrough.models.fast.denoiser import FastDenoiser, is_fp8, why_not
+from flythrough.models.fast.denoiser import FastDenoiser, why_not
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
@@ -20,6 +20,7 @@ from flythrough.models.fast.wan_network import why_not_codec
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import LoadedModel, LoadedStDiff
 from flythrough.models.placing import ElsewhereCodec, VisitingCodec
+from flythrough.models.st_diff import StDiff
 from flythrough.models.wan_codec import Codec, WanCodec
 
 Notify = Callable[[str], None]
@@ -74,10 +75,7 @@ def fast_denoiser(
         InputError: a GPU without 8-bit products, or without 8-bit attention.
     """
     if compute in EIGHT_BITS:
-        _check_fp8(compute, device, notify)
-        if not is_fp8(transformer):
-            quantise_blocks(transformer.blocks, device)
-            torch.nn.Module.to(transformer, device)
+        _make_eight_bits(transformer, compute, device, notify)
     return make(transformer, _settings(compute))
 
 
@@ -118,9 +116,7 @@ def accelerated_st_diff(model: LoadedStDiff, compute: Compute, notify: Notify) -
         _take_plain(compute, reason, notify)
         return replace(model, fast=None)
     if compute in EIGHT_BITS:
-        _check_fp8(compute, model.device, notify)
-        quantise_blocks(model.transformer.blocks, model.device)
-        torch.nn.Module.to(model.transformer, model.device)
+        _make_eight_bits(model.transformer, compute, model.device, notify)
     return replace(model, fast=st_diff.FastStDiff(model.transformer, _settings(compute)))
 
 
@@ -140,9 +136,24 @@ def _take_plain(compute: Compute, reason: str, notify: Notify) -> None:
     notify(f"the denoiser takes the plain path, because {reason}.")
 
 
-def _check_fp8(compute: Compute, device: torch.device, notify: Notify) -> None:
+def _make_eight_bits(
+    net: HeliosTransformer | StDiff, compute: Compute, device: torch.device, notify: Notify
+) -> None:
+    """Quantise ``net`` on its way to ``device``; nothing changes where that was done before."""
+    check_eight_bits(compute, device)
     if device.type != "cuda":
         notify(f"{device} has no 8-bit products: they are imitated, slower than full precision.")
+    quantise_blocks(net.blocks, device)
+    torch.nn.Module.to(net, device)
+
+
+def check_eight_bits(compute: Compute, device: torch.device) -> None:
+    """Refuse 8 bits that ``device`` does not have; one that is no CUDA GPU imitates them.
+
+    Raises:
+        InputError: a GPU without 8-bit products, or without 8-bit attention.
+    """
+    if compute not in EIGHT_BITS or device.type != "cuda":
         return
     found = torch.cuda.get_device_capability(device)
     if found < _FP8_CAPABILITY:

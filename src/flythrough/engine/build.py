@@ -20,6 +20,7 @@ from flythrough.engine.acceleration import (
     accelerated,
     accelerated_st_diff,
     announce_plain_codec,
+    check_eight_bits,
     codec_dtype,
 )
 from flythrough.engine.attached import attach_adapters, detach_adapters
@@ -176,6 +177,7 @@ def build_session(
     check_sources(spec, folder)
     check_settings(spec)
     device = pick_device(device_name)
+    check_eight_bits(compute, device)  # before much is read
     dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
     placement, beside = Placed("resident")
     eight_bits = compute in EIGHT_BITS

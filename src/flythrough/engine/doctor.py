@@ -107,11 +107,9 @@ def _devices() -> Row:
 
 def _attention(device: Any) -> str:
     """What a Hopper GPU has or lacks for attention; nothing of others."""
-    import torch
+    from flythrough.models.fast.attention import has_flash3, is_hopper
 
-    from flythrough.models.fast.attention import HOPPER, has_flash3
-
-    if torch.cuda.get_device_capability(device)[0] != HOPPER:
+    if not is_hopper(device):
         return ""
     if has_flash3(device):
         return "; FlashAttention 3"
@@ -127,6 +125,7 @@ def _model(folder: ModelFolder) -> Row:
 def _foretold(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
 ) -> list[Row]:
+    from flythrough.engine.acceleration import check_eight_bits
     from flythrough.engine.build import pick_device
     from flythrough.engine.memory_plan import MemoryPlan
     from flythrough.engine.placement import available_host_bytes, choose_placement, free_bytes
@@ -159,6 +158,11 @@ def _foretold(
         Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {device}"),
         *(row(needs.plan(placement)) for placement in needs.placements),
     ]
+    if intent.precision != "full":
+        try:
+            check_eight_bits(intent.precision, device)
+        except InputError as error:
+            rows.append(Row("precision", str(error), good=False))
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)
     except InputError as error:

@@ -94,6 +94,8 @@ def test_8_bits_are_made_on_the_way_from_host_memory() -> None:
         choose_placement(eight, "auto", 8 * GIB, 100 * GIB, "cuda:0")
     with pytest.raises(InputError, match="offload streams layers in full precision; drop it"):
         choose_placement(eight, "offload", 8 * GIB, 100 * GIB, "cuda:0")
+    with pytest.raises(InputError, match=r"40\.0 GiB of host memory.*programs or drop --precision"):
+        choose_placement(eight, "auto", 30 * GIB, 20 * GIB, "cuda:0")
 
 
 def test_8_bits_are_foretold(tiny_model: Path) -> None:

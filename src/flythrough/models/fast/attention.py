@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flythrough.errors import InputError
 from flythrough.models.fast.eight_bit_attention import dequantised_attention, quantise_all
+from flythrough.models.fast.fp8 import FP8
 from flythrough.models.fast.settings import FLASH3_MODULES, AttentionBackend
 
 PREFERENCE = [
@@ -28,9 +29,11 @@ PREFERENCE = [
     SDPBackend.MATH,
 ]
 _FLASH4_MODULE = "flash_attn.cute"
-HOPPER = 9
+_HOPPER = 9
 """Major compute capability."""
 _WIDEST_HEAD = 256
+_ALIGNMENT = 16
+"""Bytes; FlashAttention 3 refuses heads of another width."""
 
 RARE_PREFERENCE = [PREFERENCE[1], PREFERENCE[0], *PREFERENCE[2:]]
 RARE_TOKENS = 5000
@@ -131,7 +134,7 @@ def attention(backend: AttentionBackend, device: torch.device) -> Attend:
 
 
 def _flash3_or_torch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is not None or not _takes(q):
+    if mask is not None or not _takes(q, q.dtype.itemsize):
         return sdpa(q, k, v, mask)
     operator = flash3()
     assert operator is not None
@@ -143,11 +146,11 @@ def _eight_bit(device: torch.device) -> Attend:
     if device.type == "cuda" and operator is None:
         raise InputError(
             f"attention in 8 bits needs FlashAttention 3 and a Hopper GPU (compute capability "
-            f"{HOPPER}.x), and {device} lacks one of them; use 8-bit products alone (fp8)."
+            f"{_HOPPER}.x), and {device} lacks one of them; use 8-bit products alone (fp8)."
         )
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is not None or (operator is not None and not _takes(q)):
+        if mask is not None or (operator is not None and not _takes(q, FP8.itemsize)):
             return _flash3_or_torch(q, k, v, mask)
         made = quantise_all(q, k, v)
         if operator is None:
@@ -178,10 +181,12 @@ def _flash4() -> Attend:
     return flash
 
 
-def _takes(q: Tensor) -> bool:
-    """Whether FlashAttention 3 computes queries [B,N,heads,d] such as these."""
+def _takes(q: Tensor, itemsize: int) -> bool:
+    """Whether FlashAttention 3 computes queries [B,N,heads,d] such as these, given to it with
+    ``itemsize`` bytes a value."""
     width = q.shape[-1]
-    return width <= _WIDEST_HEAD and width % 8 == 0 and _runs_flash3(q.device, q.dtype)
+    aligned = width * itemsize % _ALIGNMENT == 0
+    return width <= _WIDEST_HEAD and aligned and _runs_flash3(q.device, q.dtype)
 
 
 def _runs_flash3(device: torch.device, dtype: torch.dtype) -> bool:
@@ -191,6 +196,11 @@ def _runs_flash3(device: torch.device, dtype: torch.dtype) -> bool:
 @cache
 def has_flash3(device: torch.device) -> bool:
     """Whether ``device`` is a Hopper GPU and FlashAttention 3 is installed."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != HOPPER:
+    return is_hopper(device) and flash3() is not None
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Whether ``device`` is an NVIDIA GPU of that generation; AMD's also call themselves 9.x."""
+    if device.type != "cuda" or torch.version.hip is not None:
         return False
-    return flash3() is not None
+    return torch.cuda.get_device_capability(device)[0] == _HOPPER

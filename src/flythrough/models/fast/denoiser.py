@@ -26,7 +26,6 @@ from flythrough.models.fast.attention import (
     prompt_backend,
 )
 from flythrough.models.fast.block import FastBlock, Rows
-from flythrough.models.fast.fp8 import is_quantised
 from flythrough.models.fast.kernels import choose_kernels
 from flythrough.models.fast.products import (
     BlockProducts,
@@ -302,11 +301,6 @@ def why_not(transformer: HeliosTransformer) -> str | None:
     if config["is_amplify_history"]:
         return "it scales the keys of its history"
     return None
-
-
-def is_fp8(transformer: HeliosTransformer) -> bool:
-    """Whether the denoiser's blocks are 8-bit."""
-    return is_quantised(transformer.blocks)
 
 
 def same_tensor(kept: Sequence[Tensor], given: Tensor) -> int | None:

@@ -141,8 +141,3 @@ def _full_layers(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]
             parent, name, layer = layer, "base_layer", layer.get_base_layer()
         if isinstance(layer, nn.Linear) and not isinstance(layer, Fp8Linear):
             yield parent, name, layer
-
-
-def is_quantised(blocks: nn.Module) -> bool:
-    """Whether any layer is 8-bit."""
-    return any(isinstance(module, Fp8Linear) for module in blocks.modules())
