@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ class Session:
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is the first GPU if there is one."""
-    if name != "cpu" and not any(variable in os.environ for variable in _ALLOCATOR):
+    chosen = any(variable in os.environ for variable in _ALLOCATOR)
+    if name != "cpu" and sys.platform == "linux" and not chosen:
         # Read when a GPU is first used. Blocks that grow leave no gaps, which took 4 of 22 GiB.
         os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
     if name == "auto":

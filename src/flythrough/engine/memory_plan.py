@@ -71,8 +71,8 @@ class MemoryPlan:
 class RunNeeds:
     """What the parts of a run take, whatever the placement.
 
-    ``read_bytes``: the denoiser in full precision, if it lies in host memory until its layers are
-    made 8-bit one by one on their way to a GPU; else 0.
+    ``eight_bits``: the denoiser's layers are made 8-bit one by one on their way to a GPU;
+    ``read_bytes``: what of it has to lie in host memory until then.
     """
 
     weights: dict[str, PartNeed]
@@ -87,11 +87,12 @@ class RunNeeds:
     calls: int
     caption: Need = field(default_factory=lambda: Need(0, 0.0))
     read_bytes: int = 0
+    eight_bits: bool = False
 
     @property
     def placements(self) -> tuple[Placement, ...]:
         """Those that there are: layers are streamed to GPUs, and not in 8 bits."""
-        return PLACEMENTS if self.device == "cuda" and not self.read_bytes else PLACEMENTS[:2]
+        return PLACEMENTS if self.device == "cuda" and not self.eight_bits else PLACEMENTS[:2]
 
     def plan(self, placement: Placement) -> MemoryPlan:
         """The figures of one placement."""

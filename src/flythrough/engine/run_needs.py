@@ -188,7 +188,8 @@ def run_needs(
         size=size,
         device=device,
         calls=sum(counts) * passes,
-        read_bytes=_read_bytes(needs, weights, device),
+        read_bytes=_read_bytes(needs, device),
+        eight_bits=parts.eight_bits,
     )
 
 
@@ -197,10 +198,9 @@ def _codec_dtype(parts: RunParts, device: str) -> torch.dtype:
     return parts.codec_dtype or usual
 
 
-def _read_bytes(needs: ModelNeeds, weights: dict[str, PartNeed], device: str) -> int:
+def _read_bytes(needs: ModelNeeds, device: str) -> int:
     """What waits in host memory while layers are made 8-bit on their way to a GPU."""
-    waits = needs.saved and device == "cuda"
-    return weights["transformer"].whole + needs.saved if waits else 0
+    return needs.copied_bytes() if needs.eight_bits and device == "cuda" else 0
 
 
 def own_window(folder: ModelFolder) -> Window:
@@ -252,7 +252,8 @@ def _worldwarp_needs(
         device=device,
         calls=calls,
         caption=caption,
-        read_bytes=_read_bytes(needs, weights, device),
+        read_bytes=_read_bytes(needs, device),
+        eight_bits=parts.eight_bits,
     )
 
 

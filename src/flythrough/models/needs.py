@@ -24,6 +24,7 @@ from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
 from flythrough.models.lora_files import read_lora
 from flythrough.models.monocular_files import MonocularFolder
+from flythrough.models.parts import LAYOUTS, weights_of
 from flythrough.models.pi3x import Pi3X
 from flythrough.models.pi3x_estimator import network_size
 from flythrough.models.pi3x_priors import Priors
@@ -89,7 +90,9 @@ class ModelNeeds:
             assert isinstance(self._transformer, HeliosTransformer)
             attach_lora(self._transformer, read_lora(file), f"adapter{number}")
             _to_meta(self._transformer, dtype)  # PEFT moves only the first one
-        self.saved = saved_bytes(self._transformer.blocks) if eight_bits else 0
+        self.eight_bits = eight_bits
+        self._saved = saved_bytes(self._transformer.blocks) if eight_bits else 0
+        self._denoiser = denoiser
         self._text = cast(_meta(folder, "text_encoder"), dtype)
         own = _meta(folder, "vae") if codec is None else _meta_taehv(codec)
         self.codec = codec_of(cast(own, codec_dtype), codec_dtype)
@@ -113,8 +116,16 @@ class ModelNeeds:
             if net is not None
         }
         whole = found["transformer"]
-        found["transformer"] = replace(whole, whole=whole.whole - self.saved)
+        found["transformer"] = replace(whole, whole=whole.whole - self._saved)
         return found
+
+    def copied_bytes(self) -> int:
+        """Host memory that reading the denoiser's files takes: tensors of another type than the
+        run's are converted, the others stay pages of their file, which give way."""
+        files = weights_of(self.folder / self._denoiser, LAYOUTS["transformer"].weights).files
+        own = "BF16" if self.dtype == torch.bfloat16 else "F32"
+        stored = [tensor for file in files for tensor in read_header(file).values()]
+        return sum(t.count * self.dtype.itemsize for t in stored if t.dtype != own)
 
     def text(self, tokens: int) -> Need:
         """Encoding one prompt of ``tokens`` tokens: scores of one layer in float32 and one feed-

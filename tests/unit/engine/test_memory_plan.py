@@ -86,7 +86,7 @@ def test_a_cpu_streams_nothing() -> None:
 
 def test_8_bits_are_made_on_the_way_from_host_memory() -> None:
     """The whole denoiser lies there first; layers that are streamed have no 8-bit form."""
-    eight = replace(needs(), read_bytes=36 * GIB)
+    eight = replace(needs(), read_bytes=36 * GIB, eight_bits=True)
     plan = choose_placement(eight, "auto", 30 * GIB, 64 * GIB, "cuda:0")
     assert plan.placement == "drop-text"
     assert plan.host_bytes == (4 + 36) * GIB
@@ -105,13 +105,23 @@ def test_8_bits_are_foretold(tiny_model: Path) -> None:
     whole = weight_bytes(net)
     for device in ("cuda", "cpu"):
         found = run_needs(folder, (64, 128), "helios", 33, device, parts=RunParts(eight_bits=True))
-        assert found.read_bytes == (whole if device == "cuda" else 0)
+        # stored in float32: copies where the run is in bfloat16, but for the few kept in float32
+        copies = found.read_bytes / whole
+        assert (0.5 < copies < 1) if device == "cuda" else copies == 0
     assert saved_bytes(net.blocks) > 0
     quantise_blocks(net.blocks, torch.device("cpu"))
     assert saved_bytes(net.blocks) == 0
     parts = RunParts(eight_bits=True)
     found = run_needs(folder, (64, 128), "helios", 33, "cuda", parts=parts)
     assert found.weights["transformer"].whole == weight_bytes(net) < whole
+
+
+def test_weights_of_the_runs_own_type_stay_in_their_file() -> None:
+    """nano is stored in bfloat16, as the published models are."""
+    parts = RunParts(eight_bits=True)
+    found = run_needs(find_model("nano"), (192, 320), "helios", 33, "cuda", parts=parts)
+    assert 0 <= found.read_bytes < 0.05 * found.weights["transformer"].whole
+    assert found.placements == PLACEMENTS[:2]
 
 
 def test_decoding_beside_needs_room_for_both() -> None:
