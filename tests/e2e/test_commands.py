@@ -83,6 +83,8 @@ def test_doctor_foretells_larger_runs(flythrough: Command, tiny_model: Path) -> 
     usual = peak("--method", "helios")
     assert peak("--size", "128x256", "--method", "helios") > usual
     assert peak("--precision", "fp8", "--method", "helios") < usual
+    answer = flythrough("doctor", "--model", tiny_model, "--precision", "fp8", "--device", "cpu")
+    assert "imitated on cpu" in answer.result["precision"]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
+_OTHERS = {"pan": "tilt", "tilt": "pan", "truck": "crane", "crane": "truck", "pedestal": "truck"}
+"""The verb that moves or turns alike, in the other directions."""
+_METRES = {"mm": 0.001, "cm": 0.01, "km": 1000.0, "ft": 0.3048, "in": 0.0254}
+
+
 def _is_amount(word: str) -> bool:
     return _AMOUNT.fullmatch(word) is not None
 
@@ -193,6 +198,12 @@ def _directed(name: str, rest: list[str], piece: str) -> tuple[str, list[str]]:
             f"{amount}'."
         )
     listed = f"{', '.join(takes[:-1])} or {takes[-1]}"
+    other = _OTHERS.get(name)
+    if other is not None and odd in VERBS[other].directions:
+        raise CameraError(
+            f"The step {piece!r} names no direction of {name}, which takes {listed}; {odd!r} is "
+            f"one of {other}: write '{other} {odd} {amount}'."
+        )
     meant = (get_close_matches(odd, takes, n=1) or takes)[0]
     raise CameraError(
         f"The step {piece!r} names no direction of {name}, which takes {listed}: {odd!r} is "
@@ -255,9 +266,13 @@ def _number(word: str, piece: str) -> tuple[float, str]:
 def _length(word: str, piece: str) -> tuple[float, LengthUnit]:
     value, unit = _number(word, piece)
     if unit not in ("", "m"):
+        remedy = "write lengths like 0.5, in multiples of the median depth, or 0.5m"
+        if unit in _METRES:
+            remedy = f"write {value * _METRES[unit]:g}m"
+        elif unit in ("deg", "rad", "°"):
+            remedy += "; angles go with pan, tilt, roll and orbit"
         raise CameraError(
-            f"The unit {unit!r} in the camera step {piece!r} is no length; write {value:g} for "
-            f"multiples of the median depth or {value:g}m for metres."
+            f"The unit {unit!r} in the camera step {piece!r} is no length that is known; {remedy}."
         )
     return value, LengthUnit.METRE if unit else LengthUnit.MEDIAN_DEPTH
 

@@ -163,6 +163,10 @@ def _foretold(
             check_eight_bits(intent.precision, device)
         except InputError as error:
             rows.append(Row("precision", str(error), good=False))
+        else:
+            if kind != "cuda":
+                words = f"{intent.precision} is imitated on {device}: slower than full precision"
+                rows.append(Row("precision", words))
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)
     except InputError as error:

@@ -208,9 +208,11 @@ def _extended(request: ResumeRequest, rollout: Rollout, plan: Plan) -> tuple[Pla
     trajectory = _new_trajectory(request, rollout, frames)
     notes = []
     if done < plan.chunks:
+        several = plan.chunks - done > 1
+        which = f"chunks {done + 1} to {plan.chunks}" if several else f"chunk {plan.chunks}"
         notes.append(
-            f"chunks {done + 1} to {plan.chunks} of the old plan are not made: the new leg takes "
-            "their place."
+            f"{which} of the old plan {'are' if several else 'is'} not made: the new leg takes "
+            f"{'their' if several else 'its'} place."
         )
     elif done and plan.frames < rollout.frame_count:
         notes.append(
