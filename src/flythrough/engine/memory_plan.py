@@ -72,7 +72,7 @@ class RunNeeds:
     """What the parts of a run take, whatever the placement.
 
     ``eight_bits``: the denoiser's layers are made 8-bit one by one on their way to a GPU;
-    ``read_bytes``: what of it has to lie in host memory until then.
+    ``copied_bytes``: what of it has to lie in host memory until then.
     """
 
     weights: dict[str, PartNeed]
@@ -86,7 +86,7 @@ class RunNeeds:
     device: str
     calls: int
     caption: Need = field(default_factory=lambda: Need(0, 0.0))
-    read_bytes: int = 0
+    copied_bytes: int = 0
     eight_bits: bool = False
 
     @property
@@ -104,11 +104,11 @@ class RunNeeds:
         host = _HOST_PROCESS_BYTES
         if placement == "resident":
             always += net.whole + text.whole + codec.whole + captioner
-            host += self.read_bytes
+            host += self.copied_bytes
             own = dict.fromkeys(("text", "codec", "net"), 0)
         elif placement == "drop-text":
             always += net.whole + codec.whole
-            host += max(text.whole, self.read_bytes)  # the denoiser is read first
+            host += max(text.whole, self.copied_bytes)  # the denoiser is read first
             streamed = text.whole if self.device == "cpu" else text.streamed
             own = {"text": streamed, "codec": 0, "net": 0}
         else:

@@ -117,7 +117,7 @@ def choose_placement(
     height, width = needs.size
     run = f"A run at {height}x{width} with --memory {least.placement} needs"
     if least.fits(free, least.host_bytes):
-        other = "drop --precision" if needs.read_bytes else "use a larger GPU"
+        other = "drop --precision" if needs.copied_bytes else "use a larger GPU"
         raise InputError(
             f"{run} {least.host_bytes / _GIB:.1f} GiB of host memory, but "
             f"{host_free / _GIB:.1f} GiB are free; close other programs or {other}."

@@ -188,7 +188,7 @@ def run_needs(
         size=size,
         device=device,
         calls=sum(counts) * passes,
-        read_bytes=_read_bytes(needs, device),
+        copied_bytes=_copied_bytes(needs, device),
         eight_bits=parts.eight_bits,
     )
 
@@ -198,7 +198,7 @@ def _codec_dtype(parts: RunParts, device: str) -> torch.dtype:
     return parts.codec_dtype or usual
 
 
-def _read_bytes(needs: ModelNeeds, device: str) -> int:
+def _copied_bytes(needs: ModelNeeds, device: str) -> int:
     """What waits in host memory while layers are made 8-bit on their way to a GPU."""
     return needs.copied_bytes() if needs.eight_bits and device == "cuda" else 0
 
@@ -252,7 +252,7 @@ def _worldwarp_needs(
         device=device,
         calls=calls,
         caption=caption,
-        read_bytes=_read_bytes(needs, device),
+        copied_bytes=_copied_bytes(needs, device),
         eight_bits=parts.eight_bits,
     )
 

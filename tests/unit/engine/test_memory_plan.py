@@ -86,7 +86,7 @@ def test_a_cpu_streams_nothing() -> None:
 
 def test_8_bits_are_made_on_the_way_from_host_memory() -> None:
     """The whole denoiser lies there first; layers that are streamed have no 8-bit form."""
-    eight = replace(needs(), read_bytes=36 * GIB, eight_bits=True)
+    eight = replace(needs(), copied_bytes=36 * GIB, eight_bits=True)
     plan = choose_placement(eight, "auto", 30 * GIB, 64 * GIB, "cuda:0")
     assert plan.placement == "drop-text"
     assert plan.host_bytes == (4 + 36) * GIB
@@ -126,7 +126,7 @@ def test_weights_that_are_converted_lie_in_host_memory(tiny_model: Path, tmp_pat
         (wide, "cpu", 0),
     ):
         found = run_needs(find_model(str(model)), (64, 128), "helios", 33, device, parts=parts)
-        assert found.read_bytes == read
+        assert found.copied_bytes == read
         assert found.placements == PLACEMENTS[:2]
 
 

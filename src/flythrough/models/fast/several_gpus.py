@@ -114,12 +114,9 @@ class SharedDenoiser(FastDenoiser):
         self._local: _Local | None = None
 
     def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
-        """Never; see :meth:`plan_attention`."""
+        """Never: each process asks with its own share, which no such plan would serve."""
         del chosen, latents
         return False
-
-    def plan_attention(self, chosen: ChosenTokens, latents: Kernel) -> None:
-        """Nothing: each process asks with its own share, which this plan would not serve."""
 
     def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
         assert self._local is not None
