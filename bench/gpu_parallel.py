@@ -13,6 +13,7 @@ bundled model goes the way of ``flythrough generate --gpus 2``: FOLDER/led.json.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -37,6 +38,7 @@ from flythrough.engine.team import LeadingDenoiser, team_of
 from flythrough.models.catalog import find_model
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser, Waiting
 from flythrough.models.fast.token_cut import TokenCut
 from flythrough.models.helios import HeliosTransformer
@@ -88,14 +90,21 @@ class Run:
             self.rows.measure(name, work)
         dist.barrier(group=None if self.device.type == "cpu" else self.groups[0])
 
-    def path(self, world: int, exchange: type[Exchange] = Exchange) -> FastDenoiser:
+    def path(
+        self, world: int, exchange: type[Exchange] = Exchange, *, graphs: bool = False
+    ) -> FastDenoiser:
+        gc.collect()  # recordings of the row before
+        settings = FastSettings(graphs=graphs)
         if world == 1:
-            return FastDenoiser(self.net)
-        return SharedDenoiser(self.net, exchange=exchange(self.groups[world]))
+            return FastDenoiser(self.net, settings)
+        return SharedDenoiser(self.net, settings, exchange(self.groups[world]))
 
-    def inputs(self, stage: int, kind: str = "native", share: float = 0.86) -> dict[str, Any]:
+    def inputs(
+        self, stage: int, kind: str = "native", share: float = 0.86, seed: int = 0
+    ) -> dict[str, Any]:
         """Equal in all processes: drawn from one seed."""
-        return packed(self.net, stage_inputs(self.net, self.size, stage, self.device, kind, share))
+        made = stage_inputs(self.net, self.size, stage, self.device, kind, share, seed=seed)
+        return packed(self.net, made)
 
 
 def left_out() -> Figures:
@@ -129,15 +138,30 @@ def correctness(run: Run, world: int, kind: str, stage: int) -> Figures:
     }
 
 
-def calls(run: Run, world: int, exchange: type[Exchange] = Exchange) -> Figures:
+def replayed(run: Run, world: int) -> Figures:
+    """Whether recorded calls find the same bits as launched ones, for other values and another
+    stage in between."""
+    launches, path = run.path(world), run.path(world, graphs=True)
+    given = [run.inputs(stage, seed=seed) for seed in range(4) for stage in (0, 1)]
+    for other in given[2:]:  # a prompt that stays
+        other["encoder_hidden_states"] = given[0]["encoder_hidden_states"]
+    given[1]["encoder_hidden_states"] = given[0]["encoder_hidden_states"]
+    with torch.inference_mode():
+        same = [bool(torch.equal(path(**one), launches(**one))) for one in given]
+    return {"good": all(same), "same": same}
+
+
+def calls(
+    run: Run, world: int, exchange: type[Exchange] = Exchange, *, graphs: bool = False
+) -> Figures:
     """Time of a call in each stage; of it the host's, until all is queued."""
-    path, found = run.path(world, exchange), dict[str, Any]()
+    path, found = run.path(world, exchange, graphs=graphs), dict[str, Any]()
     reset_peak(run.device)
     for stage, name in enumerate(STAGES):
         given = run.inputs(stage)
         with torch.inference_mode():
             median, every, first = median_seconds(
-                lambda given=given: path(**given), run.device, run.runs, 2
+                lambda given=given: path(**given), run.device, run.runs, 4 if graphs else 2
             )
             synchronise(run.device)
             started = time.perf_counter()
@@ -206,8 +230,7 @@ def measured(run: Run, worlds: list[int]) -> None:
         for kind, stage in (("native", 0), ("warp", 0), ("native", 2)):
             name = f"correct, {world} GPUs, {kind}, {STAGES[stage]}"
             run.row(name, world, lambda w=world, k=kind, s=stage: correctness(run, w, k, s))
-    for world in worlds:
-        run.row(f"calls, {world} GPUs", world, lambda w=world: calls(run, w))
+    both_calls(run, worlds, "")
     for world in several:
         name = f"calls without exchange, {world} GPUs"
         run.row(name, world, lambda w=world: calls(run, w, Silent))
@@ -221,8 +244,7 @@ def measured(run: Run, worlds: list[int]) -> None:
     for world in several:
         name = f"correct fp8, {world} GPUs, warp, {STAGES[0]}"
         run.row(name, world, lambda w=world: correctness(run, w, "warp", 0))
-    for world in worlds:
-        run.row(f"calls fp8, {world} GPUs", world, lambda w=world: calls(run, w))
+    both_calls(run, worlds, " fp8")
     for world in several:
         name = f"calls fp8 without exchange, {world} GPUs"
         run.row(name, world, lambda w=world: calls(run, w, Silent))
@@ -230,14 +252,26 @@ def measured(run: Run, worlds: list[int]) -> None:
     run.row("gains", 1, lambda: summary)
 
 
+def both_calls(run: Run, worlds: list[int], kind: str) -> None:
+    """Calls that are launched, and recorded ones."""
+    for world in worlds:
+        run.row(f"calls{kind}, {world} GPUs", world, lambda w=world: calls(run, w))
+        if run.device.type == "cuda":
+            name = f"replayed bits{kind}, {world} GPUs"
+            run.row(name, world, lambda w=world: replayed(run, w))
+            name = f"replayed calls{kind}, {world} GPUs"
+            run.row(name, world, lambda w=world: calls(run, w, graphs=True))
+
+
 def gains(rows: dict[str, Figures], worlds: list[int]) -> Figures:
-    """How many times as fast as one, stage by stage and as a [2,2,2] chunk."""
+    """How many times as fast as one that launches its calls, stage by stage and as a [2,2,2]
+    chunk."""
     found: dict[str, Any] = {}
-    for kind in ("calls", "calls fp8"):
-        one = rows.get(f"{kind}, 1 GPUs", {})
+    for kind in ("calls", "replayed calls", "calls fp8", "replayed calls fp8"):
+        one = rows.get(f"{kind.removeprefix('replayed ')}, 1 GPUs", {})
         for world in worlds:
             other = rows.get(f"{kind}, {world} GPUs", {})
-            if world == 1 or "quarter_ms" not in one or "quarter_ms" not in other:
+            if one is other or "quarter_ms" not in one or "quarter_ms" not in other:
                 continue
             for stage in STAGES:
                 ratio = one[f"{stage}_ms"] / other[f"{stage}_ms"]

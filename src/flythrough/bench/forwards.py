@@ -39,10 +39,12 @@ def stage_inputs(
     device: torch.device,
     kind: str = "native",
     share: float = 0.86,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Arguments of one call: ``kind`` is text, native, warp or patch-mid."""
+    """Arguments of one call: ``kind`` is text, native, warp or patch-mid; every ``seed`` has values
+    of its own."""
     dtype = net.dtype
-    torch.manual_seed(3)
+    torch.manual_seed(3 + seed)
     past: Tensor = latents(size, 0 if kind == "text" else 19, device)
     prefix = torch.zeros_like(latents(size, 1, device))
     history: History
@@ -61,7 +63,7 @@ def stage_inputs(
     text = torch.randn(1, size.text_tokens, width, device=device)
     return {
         "hidden_states": noisy.to(dtype).contiguous(),
-        "timestep": torch.tensor([640.0], device=device),
+        "timestep": torch.tensor([640.0 - seed], device=device),
         "encoder_hidden_states": text.to(dtype),
         "indices_hidden_states": target.to(device),
         "history": history,

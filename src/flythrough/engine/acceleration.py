@@ -56,9 +56,10 @@ def accelerated(
             )
         _take_plain(compute, reason, notify)
         return replace(model, fast=None)
-    return replace(
-        model, fast=fast_denoiser(model.transformer, compute, model.device, notify, make)
+    fast = fast_denoiser(
+        model.transformer, compute, model.device, notify, make, graphs=model.graphs
     )
+    return replace(model, fast=fast)
 
 
 def fast_denoiser(
@@ -67,16 +68,18 @@ def fast_denoiser(
     device: torch.device,
     notify: Notify,
     make: MakeFast = FastDenoiser,
+    *,
+    graphs: bool = False,
 ) -> FastDenoiser:
     """The fast path over ``transformer``, in 8 bits if asked for: it then comes to ``device``
-    without ever lying there in full precision.
+    without ever lying there in full precision. ``graphs``: with recorded calls.
 
     Raises:
         InputError: a GPU without 8-bit products, or without 8-bit attention.
     """
     if compute in EIGHT_BITS:
         _make_eight_bits(transformer, compute, device, notify)
-    return make(transformer, _settings(compute))
+    return make(transformer, _settings(compute, graphs=graphs))
 
 
 def codec_dtype(asked: CodecPrecision, compute: Compute, device: torch.device) -> torch.dtype:
@@ -120,8 +123,9 @@ def accelerated_st_diff(model: LoadedStDiff, compute: Compute, notify: Notify) -
     return replace(model, fast=st_diff.FastStDiff(model.transformer, _settings(compute)))
 
 
-def _settings(compute: Compute) -> FastSettings:
+def _settings(compute: Compute, *, graphs: bool = False) -> FastSettings:
     return FastSettings(
+        graphs=graphs,
         kernels="compiled" if compute == "compiled" else "auto",
         attention="flash8" if compute == "fp8-all" else "auto",
     )

@@ -40,6 +40,8 @@ class MemoryPlan:
     is the host's. ``disk_bytes`` hold frames until the video is done. ``calls``: how often a chunk
     runs the denoiser. ``beside_bytes``: on the device while a chunk is decoded beside the denoising
     of the next, which is done where that fits; 0 where weights come and go, and on a CPU.
+    ``graph_bytes``: what recorded calls of the denoiser keep for themselves on each GPU, where
+    several share its calls and have room for it.
     """
 
     placement: Placement
@@ -48,6 +50,7 @@ class MemoryPlan:
     disk_bytes: int
     calls: int
     beside_bytes: int = 0
+    graph_bytes: int = 0
 
     @property
     def device_bytes(self) -> int:
@@ -60,6 +63,11 @@ class MemoryPlan:
     def fits_beside(self, free: int) -> bool:
         """Whether a chunk may be decoded beside the denoising of the next."""
         return 0 < self.beside_bytes * SLACK <= free
+
+    def fits_graphs(self, free: int) -> bool:
+        """Whether calls may be recorded, chunks being decoded beside if that fits."""
+        most = self.beside_bytes if self.fits_beside(free) else self.device_bytes
+        return (most + self.graph_bytes) * SLACK <= free
 
     @property
     def flops(self) -> float:
@@ -134,7 +142,8 @@ class RunNeeds:
         if self.device == "cuda" and placement != "offload":
             # each of the two streams keeps its own blocks of memory
             beside = always + self.denoise.peak_bytes + self.decode.peak_bytes
-        return MemoryPlan(placement, phases, host, disk, self.calls, beside)
+        kept = self.denoise.peak_bytes
+        return MemoryPlan(placement, phases, host, disk, self.calls, beside, kept)
 
     def without(self, parts: Iterable[str]) -> RunNeeds:
         """What is left on the run's own device when ``parts`` ("geometry", "codec") are on

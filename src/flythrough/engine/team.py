@@ -170,14 +170,17 @@ class Team:
         """The numbers of processes that have ended."""
         return [number for number, other in enumerate(self._others, 1) if other.poll() is not None]
 
-    def load(self, spec: RolloutSpec, folder: ModelFolder, compute: Compute) -> None:
-        """Let the others load the denoiser with the adapters of ``spec``.
+    def load(
+        self, spec: RolloutSpec, folder: ModelFolder, compute: Compute, graphs: bool = False
+    ) -> None:
+        """Let the others load the denoiser with the adapters of ``spec``; ``graphs``: they record
+        its calls.
 
         Raises:
             FaultError: one of them could not; it said why.
         """
         header = {"do": "load", "spec": spec.to_dict(), "folder": str(folder.path.resolve())}
-        self.tell({**header, "compute": compute})
+        self.tell({**header, "compute": compute, "graphs": graphs})
         if not all_well(False, self.wire):
             raise FaultError(
                 "A process on another GPU could not load the denoiser and said why above; free "
@@ -186,9 +189,15 @@ class Team:
 
     def drop(self) -> None:
         """Let the others give up their weights, before memory is planned anew."""
-        self.leader = None
+        self.lead(None)
         self.tell({"do": "drop"})
         all_well(False, self.wire)
+
+    def lead(self, leader: LeadingDenoiser | None) -> None:
+        """From now on ``leader`` leads; recordings of the one before are given up."""
+        if self.leader is not None:
+            self.leader.forget()
+        self.leader = leader
 
     @property
     def lost(self) -> bool:
@@ -214,6 +223,7 @@ class Team:
         if self.ended:
             return
         lost, self.ended = self.lost, True
+        self.lead(None)  # recordings go before what they exchange through
         if abruptly or lost:
             for other in self._others:
                 other.kill()
@@ -235,7 +245,7 @@ class LeadingDenoiser(SharedDenoiser):
     ) -> None:
         super().__init__(transformer, settings, Exchange(team.wire.cards))
         self.team = team
-        team.leader = self
+        team.lead(self)
         self._histories, self._prompts_sent, self._indices = Kept(), Kept(), Kept()
 
     @torch.no_grad()

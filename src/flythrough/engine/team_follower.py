@@ -40,11 +40,14 @@ class Follower:
     def __init__(self, wire: Wire) -> None:
         self.device, self._exchange = wire.device, Exchange(wire.cards)
         self._source: tuple[str, str] | None = None
+        self._shared: FastDenoiser | None = None
         self.drop()
 
     def forget(self) -> None:
         """What was sent under numbers, and what was made of it."""
-        self._shared: FastDenoiser | None = None
+        if self._shared is not None:
+            self._shared.forget()
+        self._shared = None
         self._kept: dict[str, dict[int, Any]] = {"prompt": {}, "indices": {}, "history": {}}
 
     def drop(self) -> None:
@@ -70,7 +73,9 @@ class Follower:
         detach_adapters(self._net)
         attach_adapters(spec, folder, self._net, _unsaid)
         make = partial(SharedDenoiser, exchange=self._exchange)
-        self._shared = fast_denoiser(self._net, compute, self.device, _unsaid, make)
+        self._shared = fast_denoiser(
+            self._net, compute, self.device, _unsaid, make, graphs=header["graphs"]
+        )
 
     def call(self, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
         """Make one call along; the leading process uses its result."""
@@ -117,6 +122,7 @@ def serve(wire: Wire) -> None:
         except RuntimeError:  # the leading process is gone
             return
         if header["do"] == "end":
+            follower.forget()
             return
         if header["do"] == "call":
             follower.call(header, tensors)

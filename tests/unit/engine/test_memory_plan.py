@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from flythrough.engine.build import build_spec
-from flythrough.engine.memory_plan import PLACEMENTS, RunNeeds
+from flythrough.engine.hardware import Hardware
+from flythrough.engine.memory_plan import PLACEMENTS, SLACK, RunNeeds
 from flythrough.engine.options import check_memory
-from flythrough.engine.placement import choose_placement
+from flythrough.engine.placement import choose_placement, has_room_for_graphs
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run_needs import RunParts, default_parts, parts_of, run_needs
 from flythrough.errors import InputError
@@ -140,6 +141,24 @@ def test_decoding_beside_needs_room_for_both() -> None:
     assert plans["drop-text"].beside_bytes == pytest.approx(26 * GIB, abs=GIB // 8)
     assert not plans["offload"].fits_beside(80 * GIB)
     assert not needs("cpu").plan("resident").fits_beside(80 * GIB)
+
+
+def test_recordings_need_room_on_every_gpu() -> None:
+    """As much as a call; beside what decoding needs where that fits; none on one GPU."""
+    run = needs()
+    plan = run.plan("resident")
+    assert plan.graph_bytes == GIB
+    assert plan.fits_graphs(39 * GIB)
+    assert plan.fits_beside(38 * GIB)
+    assert not plan.fits_graphs(38 * GIB)  # 36 of decoding beside, 1 of recordings, and slack
+    other = int((run.alone(["denoiser"], "cuda") + plan.graph_bytes) * SLACK)
+
+    def room(gpus: int, there: int) -> bool:
+        return has_room_for_graphs(plan, run, 39 * GIB, Hardware(gpus), lambda _: there)
+
+    assert room(3, other + 1)
+    assert not room(3, other - 1)
+    assert not room(1, other + 1)
 
 
 def test_time_grows_with_guidance_and_steps(tiny_model: Path) -> None:

@@ -8,6 +8,7 @@ product or as a merged copy; switching them only chooses among products already 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -103,6 +104,13 @@ class BlockProducts:
     cross_out: Product
     ffn_in: Product
     ffn_out: Product
+
+    @cached_property
+    def apart(self) -> tuple[Product, Product, Product]:
+        """Queries, keys and values as products of their own, over the same weights."""
+        width = len(self.qkv.weight) // 3
+        query, key, value = (self.qkv.rows(n * width, (n + 1) * width) for n in range(3))
+        return query, key, value
 
 
 def linear_layers(block: nn.Module) -> list[nn.Module]:

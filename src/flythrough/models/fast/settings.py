@@ -27,11 +27,15 @@ class FastSettings:
             imitates it).
         adapter: low-rank updates are added ``beside`` each product, or ``merged`` into a second
             copy of the weights they change, which costs memory and no time.
+        graphs: calls that come back with the same numbers of tokens are recorded as CUDA graphs,
+            which costs as much memory as a call and gains where the host is slower than the GPU;
+            elsewhere than on a GPU nothing is recorded.
     """
 
     kernels: Kernels = "auto"
     attention: AttentionBackend = "auto"
     adapter: AdapterPlace = "beside"
+    graphs: bool = False
 
 
 @dataclass(frozen=True)

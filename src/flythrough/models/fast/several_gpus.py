@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.block import FastBlock, Rows, turned
-from flythrough.models.fast.denoiser import FastDenoiser, Layout, TextKeys
+from flythrough.models.fast.denoiser import FastDenoiser, TextKeys
 from flythrough.models.fast.elementwise import Elementwise
 from flythrough.models.fast.products import BlockProducts
 from flythrough.models.fast.settings import FastSettings
@@ -31,6 +31,9 @@ from flythrough.models.rotary import Tables
 
 _all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 """torch 2.13 has a new name for it and warns of the old one."""
+
+_CUTS_KEPT = 16
+"""A cut is small, and found again by its numbers alone."""
 
 Waiting = Callable[[], Tensor]
 """Gives what was asked for, once it is there."""
@@ -64,13 +67,12 @@ class Exchange:
 
 
 class _Local(NamedTuple):
-    """What a process needs of a layout: its positions, tables, and the mask in gathered order."""
+    """How a sequence is cut, the positions of what this process computes, and the order of keys as
+    they are gathered; both on the device."""
 
-    layout: Layout
     cut: TokenCut
     own: Tensor
-    tables: Tables
-    mask: Tensor | None
+    order: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +83,13 @@ class SharedBlock(FastBlock):
     cut: TokenCut
 
     def _self_attended(self, ops: Elementwise, out: Activations, first: int) -> Tensor:
-        qkv, own = self.products.qkv, self.block.attn1
-        width, share, total = len(qkv.weight) // 3, self.cut.share, self.cut.total
-        values = self.exchange.gather(qkv.rows(2 * width, 3 * width)(out)[:, :share])
-        k = qkv.rows(width, 2 * width)(out)
+        own, share, total = self.block.attn1, self.cut.share, self.cut.total
+        queries, keys_of, values_of = self.products.apart
+        values = self.exchange.gather(values_of(out)[:, :share])
+        k = keys_of(out)
         turned(ops, own.norm_k, k, self.tables)
         keys = self.exchange.gather(k[:, :share])
-        q = qkv.rows(0, width)(out.since(first))
+        q = queries(out.since(first))
         turned(ops, own.norm_q, q, Tables(*(t[:, first:] for t in self.tables)))
         return self._joined(ops, q, keys()[:, :total], values()[:, :total])
 
@@ -111,19 +113,32 @@ class SharedDenoiser(FastDenoiser):
 
     def forget(self) -> None:
         super().forget()
-        self._local: _Local | None = None
+        self._cuts: dict[tuple[int, int], _Local] = {}
 
     def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
         """Never: each process asks with its own share, which no such plan would serve."""
         del chosen, latents
         return False
 
-    def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
-        assert self._local is not None
-        cut, rank = self._local.cut, self.exchange.rank
+    def _place(self, past: int, now: int) -> _Local:
+        key = past, now
+        found = self._cuts.pop(key, None)
+        if found is None:
+            device, cut = self.net.device, TokenCut(past, now, self.exchange.ranks)
+            found = _Local(cut, cut.own(self.exchange.rank, device), cut.order(device))
+        self._cuts[key] = found  # the newest now
+        while len(self._cuts) > _CUTS_KEPT:
+            del self._cuts[next(iter(self._cuts))]
+        return found
+
+    def _through(
+        self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows], place: _Local
+    ) -> Tensor:
+        cut, own, _ = place
         assert past == cut.past
-        mine = x.index_select(1, self._local.own)
-        tail = super()._through(mine, len(cut.history(rank)), blocks, rows)
+        rank = self.exchange.rank
+        mine = x.index_select(1, own)
+        tail = super()._through(mine, len(cut.history(rank)), blocks, rows, place)
         longest = cut.longest_tail
         sent = tail.new_zeros(tail.shape[0], longest, tail.shape[2])
         sent[:, : tail.shape[1]] = tail
@@ -132,34 +147,27 @@ class SharedDenoiser(FastDenoiser):
         return torch.cat(found, dim=1)
 
     def _blocks(
-        self, products: list[BlockProducts], text: TextKeys, layout: Layout
+        self,
+        products: list[BlockProducts],
+        text: TextKeys,
+        tables: Tables,
+        mask: Tensor | None,
+        place: _Local,
     ) -> list[FastBlock]:
-        local = self._located(layout)
+        cut, own, order = place
+        local = Tables(*(table.index_select(1, own) for table in tables))
+        gathered = None if mask is None else mask.index_select(-1, order)
         return [
             SharedBlock(
                 block,
                 made,
                 keys,
-                local.tables,
-                local.mask,
+                local,
+                gathered,
                 self.attend,
                 self.attend_prompt,
                 exchange=self.exchange,
-                cut=local.cut,
+                cut=cut,
             )
             for block, made, keys in zip(self._layers, products, text, strict=True)
         ]
-
-    def _located(self, layout: Layout) -> _Local:
-        if self._local is None or self._local.layout is not layout:
-            frames, height, width = layout.grid
-            now = frames * height * width
-            device = layout.tables.cos.device
-            cut = TokenCut(layout.tables.cos.shape[1] - now, now, self.exchange.ranks)
-            own = cut.own(self.exchange.rank, device)
-            tables = Tables(*(table.index_select(1, own) for table in layout.tables))
-            mask = layout.mask
-            if mask is not None:
-                mask = mask.index_select(-1, cut.order(device))
-            self._local = _Local(layout, cut, own, tables, mask)
-        return self._local
