@@ -376,6 +376,7 @@ def main() -> None:
     given.until = time.time() + given.seconds
     given.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
     worlds = sorted({int(word) for word in given.worlds.split(",")})

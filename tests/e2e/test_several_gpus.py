@@ -97,6 +97,8 @@ def test_command_line(
         (["--gpus", "2"], "needs 2 CUDA GPUs, but there are 0; drop it"),
         (["--gpus", "2", "--no-fast"], "needs the denoiser's fast path"),
         (["--gpus", "2", "--memory", "offload"], "weights on every GPU"),
+        (["--graphs"], "--graphs has no effect on one GPU"),
+        (["--graphs", "--gpus", "2", "--device", "cpu"], "--graphs has no effect on a CPU"),
         (["--codec-device", "cpu", "--device", "cpu"], "no effect"),
         (["--codec-device", "auto"], "says nothing"),
         (["--codec-device", "cuda:7"], "not available here"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
-from flythrough.cli.hardware import Gpus
+from flythrough.cli.hardware import Gpus, Graphs
 from flythrough.cli.output import emit, note
 from flythrough.engine.words import MemoryChoice, parse_size, parse_steps
 
@@ -46,6 +46,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
+    graphs: Graphs = False,
     codec_precision: CodecType = "auto",
 ) -> None:
     """Make every video of MANIFEST, a .csv or .jsonl list with one row a video.
@@ -75,7 +76,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
-        hardware=Hardware(gpus),
+        hardware=Hardware(gpus, graphs=graphs),
         codec_precision=codec_precision,
         keep_rollouts=keep_rollouts,
     )

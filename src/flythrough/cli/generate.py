@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
 from flythrough.cli.groups import CAMERA, HARDWARE, LOOK, WORLDWARP
-from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
+from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus, Graphs
 from flythrough.cli.output import emit, note
 from flythrough.cli.progress import frame_progress, working
 from flythrough.cli.stopping import goes_on
@@ -210,6 +210,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
+    graphs: Graphs = False,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
     codec_precision: CodecType = "auto",
@@ -263,7 +264,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
         device=device,
         memory=memory,
         compute=chosen_compute(fast, compiled, precision),
-        hardware=Hardware(gpus, geometry_device, codec_device),
+        hardware=Hardware(gpus, geometry_device, codec_device, graphs),
         codec_precision=codec_precision,
         output=output,
         rollout=rollout,

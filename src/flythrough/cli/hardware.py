@@ -1,4 +1,4 @@
-"""The switches ``--gpus``, ``--geometry-device`` and ``--codec-device``."""
+"""The switches ``--gpus``, ``--graphs``, ``--geometry-device`` and ``--codec-device``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from cyclopts import Parameter
 from flythrough.cli.groups import HARDWARE
 
 Gpus = Annotated[int, Parameter(group=HARDWARE, help="GPUs that share each step of the denoiser.")]
+Graphs = Annotated[
+    bool,
+    Parameter(
+        group=HARDWARE, negative="", help="With --gpus: record calls as CUDA graphs; faster, new."
+    ),
+]
 GeometryDevice = Annotated[
     str | None,
     Parameter(group=HARDWARE, help="Where geometry is estimated and scenes rendered, like cuda:1."),

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from flythrough.cli.compute import CodecType, Compiled, Fast, PrecisionOption, chosen_compute
 from flythrough.cli.generate import run_to_end, write_video_of
-from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus
+from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus, Graphs
 from flythrough.cli.output import note
 from flythrough.cli.progress import working
 from flythrough.cli.stopping import goes_on
@@ -40,6 +40,7 @@ def resume(  # noqa: PLR0913 - the command line
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
+    graphs: Graphs = False,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
     codec_precision: CodecType = "auto",
@@ -64,7 +65,7 @@ def resume(  # noqa: PLR0913 - the command line
         memory=memory,
         camera_convention=camera_convention,
         compute=compute,
-        hardware=Hardware(gpus, geometry_device, codec_device),
+        hardware=Hardware(gpus, geometry_device, codec_device, graphs),
         codec_precision=codec_precision,
         camera_scale=camera_scale,
     )

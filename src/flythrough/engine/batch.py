@@ -110,6 +110,7 @@ def run_batch(
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
     gpus: int = 1,
+    graphs: bool = False,
     codec_precision: CodecPrecision = "auto",
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,
@@ -119,7 +120,7 @@ def run_batch(
 
     Args:
         source: a .csv or .jsonl file, or mappings from option names to values (or lists of them).
-        device, memory, compute, gpus, codec_precision: as in :func:`flythrough.load`.
+        device, memory, compute, gpus, graphs, codec_precision: as in :func:`flythrough.load`.
         keep_rollouts: keep every chunk under ``folder``/rollouts/ID.
         callback: called with the job, chunk index, label and finished share of the chunk.
         options: for rows that do not state them, such as ``model`` and ``frames``.
@@ -137,7 +138,7 @@ def run_batch(
         device=device,
         memory=memory,
         compute=compute,
-        hardware=Hardware(gpus),
+        hardware=Hardware(gpus, graphs=graphs),
         codec_precision=codec_precision,
         keep_rollouts=keep_rollouts,
     )

@@ -181,11 +181,11 @@ def build_session(
     device = pick_device(device_name)
     check_eight_bits(compute, device)  # before much is read
     dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
-    placement, beside, graphs = Placed("resident")
+    placement, beside = Placed("resident")
     eight_bits = compute in EIGHT_BITS
     if loaded is None:
         drop_weights()
-        placement, beside, graphs = placement_for(
+        placement, beside = placement_for(
             spec, folder, device, memory, notify, hardware, wide, eight_bits
         )
     if spec.method == "worldwarp":
@@ -218,7 +218,7 @@ def build_session(
             denoiser_waits=eight_bits,
         )
         announce_plain_codec(model.codec, notify)
-        model = away(replace(model, decodes_beside=beside, graphs=graphs), hardware)
+        model = away(replace(model, decodes_beside=beside), hardware)
     else:
         assert isinstance(loaded, LoadedModel)
         detach_adapters(loaded.transformer)
@@ -229,9 +229,9 @@ def build_session(
     make: MakeFast = FastDenoiser
     if hardware.gpus > 1:
         team = team_of(hardware.gpus, device)
-        team.load(spec, folder, compute, model.graphs)
+        team.load(spec, folder, compute, hardware.graphs)
         make = partial(LeadingDenoiser, team)
-    model = accelerated(model, compute, notify, make)
+    model = accelerated(model, compute, notify, make, graphs=hardware.graphs)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(

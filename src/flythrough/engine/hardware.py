@@ -22,12 +22,13 @@ Parts = TypeVar("Parts", bound="LoadedParts")
 
 @dataclass(frozen=True)
 class Hardware:
-    """``gpus`` share every call of the denoiser; ``geometry`` and ``codec`` name the devices of
-    those networks, None being the run's own."""
+    """``gpus`` share every call of the denoiser, with calls recorded as CUDA ``graphs`` if wanted;
+    ``geometry`` and ``codec`` name the devices of those networks, None being the run's own."""
 
     gpus: int = 1
     geometry: str | None = None
     codec: str | None = None
+    graphs: bool = False
 
 
 ONE_DEVICE = Hardware()
@@ -42,13 +43,16 @@ def check_hardware(
     *,
     renders: bool,
 ) -> None:
-    """--gpus, --geometry-device and --codec-device; ``renders``: whether a scene is rendered here.
+    """--gpus, --graphs, --geometry-device and --codec-device; ``renders``: whether a scene is
+    rendered here.
 
     Raises:
         InputError: too few GPUs, or an option without effect.
     """
     if hardware.gpus != 1:
         _check_gpus(hardware.gpus, device, memory, compute, method)
+    if hardware.graphs:
+        _check_graphs(hardware.gpus, device)
     for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
         if name is None:
             continue
@@ -104,6 +108,16 @@ def _check_gpus(
     if gpus > count:
         remedy = f"use --gpus {count}" if count > 1 else "drop it"
         raise InputError(f"--gpus {gpus} needs {gpus} CUDA GPUs, but there are {count}; {remedy}.")
+
+
+def _check_graphs(gpus: int, device: str) -> None:
+    if gpus == 1:
+        raise InputError(
+            "--graphs has no effect on one GPU, whose calls outlast their launching; drop it or "
+            "add --gpus."
+        )
+    if device == "cpu":
+        raise InputError("--graphs has no effect on a CPU; drop it.")
 
 
 def _whole(name: str) -> str:

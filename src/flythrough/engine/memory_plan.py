@@ -40,8 +40,6 @@ class MemoryPlan:
     is the host's. ``disk_bytes`` hold frames until the video is done. ``calls``: how often a chunk
     runs the denoiser. ``beside_bytes``: on the device while a chunk is decoded beside the denoising
     of the next, which is done where that fits; 0 where weights come and go, and on a CPU.
-    ``graph_bytes``: what recorded calls of the denoiser keep for themselves on each GPU, where
-    several share its calls and have room for it.
     """
 
     placement: Placement
@@ -50,7 +48,6 @@ class MemoryPlan:
     disk_bytes: int
     calls: int
     beside_bytes: int = 0
-    graph_bytes: int = 0
 
     @property
     def device_bytes(self) -> int:
@@ -64,11 +61,6 @@ class MemoryPlan:
         """Whether a chunk may be decoded beside the denoising of the next."""
         return 0 < self.beside_bytes * SLACK <= free
 
-    def fits_graphs(self, free: int) -> bool:
-        """Whether calls may be recorded, chunks being decoded beside if that fits."""
-        most = self.beside_bytes if self.fits_beside(free) else self.device_bytes
-        return (most + self.graph_bytes) * SLACK <= free
-
     @property
     def flops(self) -> float:
         """Operations of one chunk."""
@@ -80,7 +72,8 @@ class RunNeeds:
     """What the parts of a run take, whatever the placement.
 
     ``eight_bits``: the denoiser's layers are made 8-bit one by one on their way to a GPU;
-    ``copied_bytes``: what of it has to lie in host memory until then.
+    ``copied_bytes``: what of it has to lie in host memory until then; ``graph_bytes``: what
+    recorded calls of the denoiser keep on its GPU.
     """
 
     weights: dict[str, PartNeed]
@@ -96,6 +89,7 @@ class RunNeeds:
     caption: Need = field(default_factory=lambda: Need(0, 0.0))
     copied_bytes: int = 0
     eight_bits: bool = False
+    graph_bytes: int = 0
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -108,7 +102,7 @@ class RunNeeds:
         net, text = self.weights["transformer"], self.weights["text_encoder"]
         codec, geometry = self.weights["vae"], self.weights.get("geometry", zero)
         captioner = self.weights.get("captioner", zero).whole
-        always = geometry.whole + _LIBRARY_BYTES[self.device]
+        always = geometry.whole + self.graph_bytes + _LIBRARY_BYTES[self.device]
         host = _HOST_PROCESS_BYTES
         if placement == "resident":
             always += net.whole + text.whole + codec.whole + captioner
@@ -142,8 +136,7 @@ class RunNeeds:
         if self.device == "cuda" and placement != "offload":
             # each of the two streams keeps its own blocks of memory
             beside = always + self.denoise.peak_bytes + self.decode.peak_bytes
-        kept = self.denoise.peak_bytes
-        return MemoryPlan(placement, phases, host, disk, self.calls, beside, kept)
+        return MemoryPlan(placement, phases, host, disk, self.calls, beside)
 
     def without(self, parts: Iterable[str]) -> RunNeeds:
         """What is left on the run's own device when ``parts`` ("geometry", "codec") are on
@@ -164,10 +157,12 @@ class RunNeeds:
             "geometry": ("geometry", (self.warp,)),
             "codec": ("vae", (self.encode, self.decode)),
         }
-        chosen = [of[part] for part in parts]
+        names = set(parts)
+        chosen = [of[name] for name in names]
         weights = sum(self.weights.get(name, zero).whole for name, _ in chosen)
         peak = max(need.peak_bytes for _, needs in chosen for need in needs)
-        return weights + peak + _LIBRARY_BYTES[kind]
+        kept = self.graph_bytes if "denoiser" in names else 0
+        return weights + peak + kept + _LIBRARY_BYTES[kind]
 
 
 def _phase(name: str, weights: int, need: Need) -> Phase:

@@ -86,6 +86,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
     gpus: int = 1,
+    graphs: bool = False,
     geometry_device: str | None = None,
     codec_device: str | None = None,
     codec_precision: CodecPrecision = "auto",
@@ -104,6 +105,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled``, ``fp8`` or ``fp8-all``
             (see docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
         gpus: how many share each step of the denoiser; other processes are started for them.
+        graphs: with several GPUs, record the denoiser's calls as CUDA graphs (docs/speed.md).
         geometry_device, codec_device: where those networks run, if not on ``device``.
         codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
             fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.
@@ -112,7 +114,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
         WeightsError: there is no such model, or its folder is incomplete.
     """
     find_model(str(model))
-    hardware = Hardware(gpus, geometry_device, codec_device)
+    hardware = Hardware(gpus, geometry_device, codec_device, graphs)
     return Pipeline(
         str(model), device, geometry, lora, lora_scale, memory, compute, hardware, codec_precision
     )

@@ -26,12 +26,10 @@ _GIB = 2**30
 
 
 class Placed(NamedTuple):
-    """Where weights lie, whether a chunk may be decoded beside the denoising of the next, and
-    whether the calls of a shared denoiser may be recorded."""
+    """Where weights lie, and whether a chunk may be decoded beside the denoising of the next."""
 
     placement: Placement
     beside: bool = False
-    graphs: bool = False
 
 
 def placement_for(
@@ -77,6 +75,8 @@ def placement_for(
         band=spec.settings.get("warp_band", "short"),
         parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=eight_bits),
     )
+    if hardware.graphs:  # recordings share memory for a call among themselves
+        needs = replace(needs, graph_bytes=needs.denoise.peak_bytes)
     apart = check_other_devices(needs, hardware, free_bytes)
     if device.type != "cuda":
         here = "the host"
@@ -95,8 +95,7 @@ def placement_for(
             f"all weights would need {whole / _GIB:.1f} GiB on {here}: --memory {plan.placement} "
             f"is used ({plan.device_bytes / _GIB:.1f} GiB there)."
         )
-    graphs = device.type == "cuda" and has_room_for_graphs(plan, needs, free, hardware, free_bytes)
-    return Placed(plan.placement, plan.fits_beside(free), graphs)
+    return Placed(plan.placement, plan.fits_beside(free))
 
 
 def choose_placement(
@@ -157,23 +156,6 @@ def check_other_devices(
                 f"{there / _GIB:.1f} GiB are free there; use another device or a smaller --size."
             )
     return list(named)
-
-
-def has_room_for_graphs(
-    plan: MemoryPlan,
-    needs: RunNeeds,
-    free: int,
-    hardware: Hardware,
-    free_there: Callable[[torch.device], int],
-) -> bool:
-    """Whether several GPUs share the denoiser's calls and each can keep recordings of them: on
-    ``free`` bytes of the run's own, ``free_there`` of the others. On one there is little to gain
-    (``models/fast/replays.py``)."""
-    if hardware.gpus == 1 or not plan.fits_graphs(free):
-        return False
-    wanted = (needs.alone(["denoiser"], "cuda") + plan.graph_bytes) * SLACK
-    others = (torch.device("cuda", number) for number in range(1, hardware.gpus))
-    return all(wanted <= free_there(device) for device in others)
 
 
 def free_bytes(device: torch.device) -> int:

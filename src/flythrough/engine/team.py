@@ -110,6 +110,8 @@ class Team:
         self.gpus = gpus
         self.device = torch.device("cuda", 0) if device.type == "cuda" else device
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not set up everywhere
+        # Or recorded exchanges hang where torch's memory grows in place, pytorch/pytorch#158029.
+        os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")  # or it waits for whole products
         if sys.platform == "linux":  # headers never leave the machine
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -55,13 +55,11 @@ class LoadedModel(LoadedParts):
     """A Helios-family model; ``fast`` is the denoiser's fast path where it is used.
 
     ``decodes_beside``: a GPU with memory for both decodes a chunk while it denoises the next.
-    ``graphs``: GPUs that share the denoiser's calls have memory for recordings of them.
     """
 
     transformer: HeliosTransformer
     fast: FastDenoiser | None = None
     decodes_beside: bool = False
-    graphs: bool = False
 
     @property
     def denoiser(self) -> HeliosTransformer | FastDenoiser:
