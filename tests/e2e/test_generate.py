@@ -243,6 +243,9 @@ def test_what_is_cut_or_assumed_is_announced(
     assert "the model reads only the first 64" in long.err
     large = flythrough(*words, "--camera", "static", "--frames", 8, "--size", "64x256")
     assert "is enlarged" in large.err
+    assert "only the middle" not in cut.err
+    upright = flythrough(*words, "--camera", "static", "--frames", 8, "--size", "128x64")
+    assert "in a video 64 wide and 128 high (--size is HEIGHTxWIDTH)" in upright.err
 
 
 def test_without_an_adapter_the_model_runs_zero_shot_and_says_so(

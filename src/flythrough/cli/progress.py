@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING
 
 from flythrough.cli.output import stderr_console
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _TELLS = 0.1
 """Part of a chunk after which a rate is worth showing."""
+_LONG = 10.0
+"""Seconds after which a log should say what is going on."""
 _LABELS = {
     "caption": "describing",
     "warp": "rendering",
@@ -90,6 +93,17 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def working(text: str) -> Iterator[None]:
-    """A spinner on stderr while something without a known length runs."""
-    with stderr_console().status(text):
+    """A spinner on stderr while something without a known length runs; without a terminal a line
+    once it has taken long."""
+    console = stderr_console()
+    if console.is_terminal:
+        with console.status(text):
+            yield
+        return
+    late = Timer(_LONG, console.print, (text,))
+    late.daemon = True
+    late.start()
+    try:
         yield
+    finally:
+        late.cancel()

@@ -163,8 +163,8 @@ def check_size(size: tuple[int, int], *, pyramid: bool = True) -> None:
         if value < 64 or value > 4096 or value % unit:
             near = min(4096, max(64, round(value / unit) * unit))
             raise InputError(
-                f"The {side} {value} must be a multiple of {unit} from 64 to 4096 ({why}); try "
-                f"{near}."
+                f"The {side} {value} must be a multiple of {unit} from 64 to 4096 ({why}; sizes "
+                f"are HEIGHTxWIDTH); try {near}."
             )
 
 

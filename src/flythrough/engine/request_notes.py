@@ -18,6 +18,9 @@ from flythrough.models.catalog import ModelFolder
 if TYPE_CHECKING:
     from flythrough.engine.request import GenerateRequest
 
+_MUCH_LOST = 0.55
+"""A share of the photo; a square one keeps 0.56 to 0.6 in a film's shape."""
+
 
 def request_notes(
     request: GenerateRequest,
@@ -35,6 +38,13 @@ def request_notes(
         notes.append(
             f"the photo {_called(request.image)} is smaller than the video and is enlarged "
             f"{photo.scale:.2g} times."
+        )
+    if photo is not None and (kept := _kept(photo)) < _MUCH_LOST:
+        height, width = photo.pixels.shape[:2]
+        notes.append(
+            f"of the photo {_called(request.image)}, {photo.source_size[1]} wide and "
+            f"{photo.source_size[0]} high, only the middle {kept:.0%} are in a video {width} wide "
+            f"and {height} high (--size is HEIGHTxWIDTH)."
         )
     if isinstance(request.camera, Trajectory) and len(request.camera) != request.frames:
         what = "cut" if len(request.camera) > request.frames else "held at its last camera"
@@ -80,6 +90,13 @@ def video_notes(
             f"{len(video.frames)} and the first are remembered."
         )
     return tuple(notes)
+
+
+def _kept(photo: FittedPhoto) -> float:
+    """Share of the photo's pixels that a video of another shape shows."""
+    height, width = photo.source_size
+    across = photo.pixels.shape[1] / photo.pixels.shape[0] * height / width
+    return min(across, 1 / across)
 
 
 def _called(given: Path | Photo | Clip | None) -> str:

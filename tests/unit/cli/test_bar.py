@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from rich.progress import TextColumn
 
-from flythrough.cli import bar
-from flythrough.cli.progress import frame_progress, stage_progress
+from flythrough.cli import bar, progress
+from flythrough.cli.progress import frame_progress, stage_progress, working
 from flythrough.engine.chunk_time import ChunkTime
 from flythrough.rollout.window import STANDARD
 
@@ -78,3 +80,18 @@ def test_stages_are_named_as_they_begin(capfd: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0] for line in said] == ["reading", "writing"]
     assert "1/1" in said[0]
     assert "3/3" in said[1]
+
+
+def test_a_log_hears_of_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with working("loading"):
+        pass
+    assert lines(capfd) == []
+    monkeypatch.setattr(progress, "_LONG", 0.0)
+    said: list[str] = []
+    with working("loading"):
+        until = time.monotonic() + 20
+        while not said and time.monotonic() < until:
+            said = lines(capfd)
+    assert said == ["loading"]
