@@ -49,6 +49,8 @@ _GRACE = 45.0
 """Seconds that rows under way have after the time is up."""
 _TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-4}
 """Relative error, root mean square, that another order of rounding can explain at full depth."""
+_TOLERANCE_FP8 = 0.03
+"""Two roundings to 8 bits, each 0.02 from float32."""
 
 
 class Silent(Exchange):
@@ -119,7 +121,9 @@ def equal_weights(run: Run, world: int) -> Figures:
     return {"good": all(torch.equal(one, every[0]) for one in every)}
 
 
-def correctness(run: Run, world: int, kind: str, stage: int) -> Figures:
+def correctness(
+    run: Run, world: int, kind: str, stage: int, tolerance: float | None = None
+) -> Figures:
     """Several against one, and whether all processes hold the same bits."""
     given = run.inputs(stage, kind, 0.61)
     with torch.inference_mode():
@@ -134,7 +138,7 @@ def correctness(run: Run, world: int, kind: str, stage: int) -> Figures:
         "relative_error": gap,
         "same_bits": same,
         "history_tokens": int(given["history"].tokens.shape[1]),
-        "good": same and finite and gap < _TOLERANCE[run.net.dtype],
+        "good": same and finite and gap < (tolerance or _TOLERANCE[run.net.dtype]),
     }
 
 
@@ -143,9 +147,8 @@ def replayed(run: Run, world: int) -> Figures:
     stage in between."""
     launches, path = run.path(world), run.path(world, graphs=True)
     given = [run.inputs(stage, seed=seed) for seed in range(4) for stage in (0, 1)]
-    for other in given[2:]:  # a prompt that stays
+    for other in given[1:]:  # one prompt for all
         other["encoder_hidden_states"] = given[0]["encoder_hidden_states"]
-    given[1]["encoder_hidden_states"] = given[0]["encoder_hidden_states"]
     with torch.inference_mode():
         same = [bool(torch.equal(path(**one), launches(**one))) for one in given]
     return {"good": all(same), "same": same}
@@ -243,7 +246,7 @@ def measured(run: Run, worlds: list[int]) -> None:
     quantise_blocks(run.net.blocks)
     for world in several:
         name = f"correct fp8, {world} GPUs, warp, {STAGES[0]}"
-        run.row(name, world, lambda w=world: correctness(run, w, "warp", 0))
+        run.row(name, world, lambda w=world: correctness(run, w, "warp", 0, _TOLERANCE_FP8))
     both_calls(run, worlds, " fp8")
     for world in several:
         name = f"calls fp8 without exchange, {world} GPUs"

@@ -25,13 +25,14 @@ import torch
 import flythrough as ft
 from flythrough.bench.clock import machine
 
+_PATH = "forward 0.6; pan right 20deg"
+
 
 def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[str, Any]:
     """One run: seconds of every chunk and of what it was doing meanwhile."""
     gpus, method, compute, *more = run.split(":", 3)
     graphs = bool(more) and more[0].split(":")[0] == "graphs"
     codec = more[0].removeprefix("graphs").removeprefix(":") if more else ""
-    camera = {"camera": "forward 0.6; pan right 20deg", "geometry": "flat"}
     began = time.perf_counter()
     pipe = ft.load(
         folder,
@@ -57,13 +58,13 @@ def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[st
         if label == "done":
             done.append(now)
 
-    words = {"camera": camera["camera"]} if method == "camera" else {}
+    words = {"camera": _PATH} if method == "camera" else {}
     photo = Path(str(files("flythrough"))) / "assets" / "example.jpg"
     pipe(photo, prompt="a harbour", frames=33 * chunks, callback=told, **words)  # type: ignore
     ended = time.perf_counter()
     times = [after - before for before, after in itertools.pairwise(done)]
-    usual = statistics.median(times[skip:])
-    del pipe  # its weights go before the next run's come
+    usual = statistics.median(times[max(0, skip - 1) :])
+    del pipe  # what no other process shares goes before the next run's weights come
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--touched", action="store_true")
     given = parser.parse_args()
+    if given.chunks <= max(1, given.skip):
+        parser.error("--chunks must be more than --skip, and two at least")
     device = torch.device("cuda", 0) if given.device == "cuda" else torch.device(given.device)
     if given.touched:
         torch.zeros(1, device=device)

@@ -99,6 +99,7 @@ def test_command_line(
         (["--gpus", "2", "--memory", "offload"], "weights on every GPU"),
         (["--graphs"], "--graphs has no effect on one GPU"),
         (["--graphs", "--gpus", "2", "--device", "cpu"], "--graphs has no effect on a CPU"),
+        (["--graphs", "--gpus", "2", "--compile"], "--graphs records no calls that torch compiles"),
         (["--codec-device", "cpu", "--device", "cpu"], "no effect"),
         (["--codec-device", "auto"], "says nothing"),
         (["--codec-device", "cuda:7"], "not available here"),

@@ -12,11 +12,13 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from test_fast_denoiser import TOLERANCE, adapter, fresh, inputs
+from test_recordings import Recorder, full
 from torch import Tensor
 
 from flythrough.models.adapters import attach_lora, set_lora_active
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.recordings import Recordings
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser
 from flythrough.models.helios import HeliosTransformer
 
@@ -86,6 +88,25 @@ def results(net: HeliosTransformer, call: Any) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in found.items()}
 
 
+def recorded_results(call: FastDenoiser, rank: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Chunks of two stages under prompts that come and go. Every process begins to record at
+    another call, as if it had lost count, and the last one has no memory to; also, how many
+    recordings were made."""
+    record = full if rank == LARGEST - 1 else Recorder()
+    call._recordings = Recordings(record)
+    found = {}
+    with torch.inference_mode():
+        for chunk in range(10):
+            for stage, shape in enumerate(((2, 2), (4, 6))):
+                given = inputs("image", chunk, shape)
+                prompt = inputs("image", 50 + chunk // 4)["encoder_hidden_states"]
+                found[f"{chunk} {stage}"] = call(**{**given, "encoder_hidden_states": prompt})
+            if chunk == rank:
+                call.forget()
+    made = record.made if isinstance(record, Recorder) else 0
+    return {name: value.contiguous() for name, value in found.items()}, torch.tensor(made)
+
+
 def one_of_several(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -101,6 +122,9 @@ def one_of_several(rank: int, port: int, folder: Path) -> None:
             with torch.inference_mode():
                 found = {"fp8": call(**inputs("half-seen")).contiguous()}
             save_file(found, folder / f"{world}-{rank}-fp8.safetensors")
+            call = SharedDenoiser(network(), exchange=Exchange(group))
+            again, made = recorded_results(call, rank)
+            save_file({**again, "made": made}, folder / f"{world}-{rank}-recorded.safetensors")
     dist.destroy_process_group()
 
 
@@ -120,6 +144,7 @@ def single() -> dict[str, dict[str, Tensor]]:
     plain = results(net, net)
     set_lora_active(net, "camera", False)
     found = {"plain": plain, "fast": results(net, FastDenoiser(net))}
+    found["recorded"], _ = recorded_results(FastDenoiser(network()), LARGEST - 1)
     quantise_blocks(net.blocks)
     with torch.inference_mode():
         found["fp8"] = {"fp8": FastDenoiser(net)(**inputs("half-seen"))}
@@ -147,3 +172,16 @@ def test_eight_bits(shared: Path, single: dict[str, dict[str, Tensor]], world: i
     for rank in range(world):
         found = load_file(shared / f"{world}-{rank}-fp8.safetensors")["fp8"]
         assert (found - wanted).square().mean().sqrt() / size < 0.02
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_processes_may_record_at_different_calls(
+    shared: Path, single: dict[str, dict[str, Tensor]], world: int
+) -> None:
+    parts = [load_file(shared / f"{world}-{rank}-recorded.safetensors") for rank in range(world)]
+    for name, wanted in single["recorded"].items():
+        assert all(torch.equal(part[name], parts[0][name]) for part in parts), name
+        size = float(wanted.square().mean().sqrt())
+        assert float((parts[0][name] - wanted).abs().max()) / size < 2 * TOLERANCE, name
+    # Two stages of two prompts; process 1 forgets too late to see the first one often enough again.
+    assert [int(part["made"]) for part in parts] == [4, 2, 0][:world]

@@ -88,7 +88,8 @@ class Session:
 def pick_device(name: str) -> torch.device:
     """``auto`` is the first GPU if there is one."""
     chosen = any(variable in os.environ for variable in _ALLOCATOR)
-    if name != "cpu" and sys.platform == "linux" and not chosen:
+    used = torch.cuda.is_initialized()  # then it would hold for other processes of --gpus alone
+    if name != "cpu" and sys.platform == "linux" and not chosen and not used:
         # Read when a GPU is first used. Blocks that grow leave no gaps, which took 4 of 22 GiB.
         os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
     if name == "auto":

@@ -49,10 +49,10 @@ def check_hardware(
     Raises:
         InputError: too few GPUs, or an option without effect.
     """
+    if hardware.graphs:
+        _check_graphs(hardware.gpus, device, compute)
     if hardware.gpus != 1:
         _check_gpus(hardware.gpus, device, memory, compute, method)
-    if hardware.graphs:
-        _check_graphs(hardware.gpus, device)
     for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
         if name is None:
             continue
@@ -110,7 +110,7 @@ def _check_gpus(
         raise InputError(f"--gpus {gpus} needs {gpus} CUDA GPUs, but there are {count}; {remedy}.")
 
 
-def _check_graphs(gpus: int, device: str) -> None:
+def _check_graphs(gpus: int, device: str, compute: Compute) -> None:
     if gpus == 1:
         raise InputError(
             "--graphs has no effect on one GPU, whose calls outlast their launching; drop it or "
@@ -118,6 +118,10 @@ def _check_graphs(gpus: int, device: str) -> None:
         )
     if device == "cpu":
         raise InputError("--graphs has no effect on a CPU; drop it.")
+    if compute == "compiled":
+        raise InputError(
+            "--graphs records no calls that torch compiles; drop it or leave out --compile."
+        )
 
 
 def _whole(name: str) -> str:

@@ -125,9 +125,10 @@ def choose_placement(
             f"{host_free / _GIB:.1f} GiB are free; close other programs or {other}."
         )
     remedy = "--memory auto" if asked in ("resident", "drop-text") else "a smaller --size"
+    remedy = "drop --graphs or use a smaller --size" if needs.graph_bytes else f"use {remedy}"
     raise InputError(
         f"{run} {least.device_bytes / _GIB:.1f} GiB on {where}, but {free / _GIB:.1f} GiB are "
-        f"free; use {remedy} or another --device."
+        f"free; {remedy} or another --device."
     )
 
 

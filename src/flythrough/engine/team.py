@@ -110,7 +110,8 @@ class Team:
         self.gpus = gpus
         self.device = torch.device("cuda", 0) if device.type == "cuda" else device
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # multicast is not set up everywhere
-        # Or recorded exchanges hang where torch's memory grows in place, pytorch/pytorch#158029.
+        # NCCL registers memory of recorded exchanges, in a way that does not suit memory that grows
+        # in place (pytorch/pytorch#158029); read once, and a later run may record.
         os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         os.environ.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")  # or it waits for whole products
         if sys.platform == "linux":  # headers never leave the machine

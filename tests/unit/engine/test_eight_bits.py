@@ -86,17 +86,24 @@ def test_a_denoiser_left_half_way_becomes_8_bit_whole(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "given", "grow"),
+    ("device", "given", "used", "grow"),
     [
-        ("auto", {}, True),
-        ("cpu", {}, False),
-        ("auto", {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, False),
-        ("auto", {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, False),
+        ("auto", {}, False, True),
+        ("auto", {}, True, False),
+        ("cpu", {}, False, False),
+        ("auto", {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, False, False),
+        ("auto", {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, False, False),
     ],
 )
 def test_blocks_grow_unless_torch_was_told_otherwise(
-    device: str, given: dict[str, str], grow: bool, monkeypatch: pytest.MonkeyPatch
+    device: str,
+    given: dict[str, str],
+    used: bool,
+    grow: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Nor after a GPU was used, when other processes would read it and this one would not."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
     for name in ALLOCATOR:
         monkeypatch.setenv(name, "")  # so that it is as before afterwards
         monkeypatch.delenv(name)

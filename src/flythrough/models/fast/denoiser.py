@@ -8,6 +8,7 @@ the reference (``tests/parity/test_fast_denoiser.py``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from flythrough.models.fast.products import (
     block_products,
     linear_layers,
 )
-from flythrough.models.fast.replays import CudaGraphs, Replays
+from flythrough.models.fast.recordings import CudaGraphs, Recordings, Work
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.helios import HeliosTransformer, joined
 from flythrough.models.history_tokens import ChosenTokens, History, Kernel, PackedHistory
@@ -60,6 +61,24 @@ class _Prompt(NamedTuple):
     given: Tensor
     adapters: tuple[object, ...]
     keys: TextKeys
+    number: int
+
+
+class _Products(NamedTuple):
+    blocks: list[BlockProducts]
+    number: int
+
+
+class _Key(NamedTuple):
+    """What a recorded call depends on beside its inputs. Prompts and products count by numbers that
+    are given once; an ``id`` may come back."""
+
+    shape: torch.Size
+    past: int
+    tables: int
+    rare: bool
+    prompt: int
+    products: int
 
 
 class _Static(NamedTuple):
@@ -92,19 +111,22 @@ class FastDenoiser:
         self.settings = settings or FastSettings()
         self.attend = attention(self.settings.attention, transformer.device)
         self.attend_prompt = attention(prompt_backend(self.settings.attention), transformer.device)
+        self._numbers = itertools.count()
+        self._recordings: Recordings | None = None
+        if self.settings.graphs and transformer.device.type == "cuda":
+            self._recordings = Recordings(CudaGraphs(transformer.device))
         self.forget()
 
     def forget(self) -> None:
         """Drop everything kept between calls."""
+        if self._recordings is not None:
+            self._recordings.drop()
         self._layouts: list[Layout] = []
         self._prompts: list[_Prompt] = []
-        self._products: dict[tuple[object, ...], list[BlockProducts]] = {}
+        self._products: dict[tuple[object, ...], _Products] = {}
         self._static: _Static | None = None
         self._at: tuple[int, ...] = ()
         self._planned: set[int] = set()
-        device = self.net.device
-        graphs = self.settings.graphs and device.type == "cuda"
-        self._replays = Replays(CudaGraphs(device) if graphs else None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -139,21 +161,19 @@ class FastDenoiser:
         embedding, *rows = net._rows(timestep.to(x.device).expand(batch))
         products = self._block_products(x.dtype)
         text = self._text_keys(encoder_hidden_states, x.dtype)
-        mask, place = layout.mask, self._place(past, noisy.shape[1])
-
-        def work(x: Tensor, embedding: Tensor, then: Tensor, now: Tensor, *own: Tensor) -> Tensor:
-            blocks = self._blocks(products, text, Tables(*own), mask, place)
-            rows = self._rows(then, now, embedding, batch)
-            return self._through(x, past, blocks, rows, place)
-
-        rare = is_rare(x.shape[1], history is not None and history.dropped)
-        given = (x, embedding, *rows, *layout.tables)
+        now = noisy.shape[1]
+        work = self._work(products.blocks, text.keys, layout.mask, past, now)
+        inputs = (x, embedding, *rows, *layout.tables)
+        dropped = history is not None and history.dropped  # the next chunk has another number
+        rare = is_rare(x.shape[1], dropped)
         with preferred_backends(x.device, rare):
-            if mask is None:
-                key = (x.shape, x.dtype, len(layout.tables.cos), past, id(products), id(text), rare)
-                normed = self._replays(key, work, given)
+            if self._recordings is None or layout.mask is not None or dropped:
+                found = work(*inputs)
             else:
-                normed = work(*given)
+                batch = len(layout.tables.cos)
+                key = _Key(x.shape, past, batch, rare, text.number, products.number)
+                found = self._recordings.run(key, work, inputs)
+            normed = self._whole(found, past, now)
         return net._unpatched(net.proj_out(normed), grid)
 
     def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
@@ -184,15 +204,37 @@ class FastDenoiser:
         """As the transformer's own, under "drop"."""
         return self.net.pack_history(history)
 
-    def _place(self, past: int, now: int) -> Any:
-        """What a part of the tokens would have to know of the whole; here all are at hand."""
-        del past, now
+    def _work(
+        self,
+        products: list[BlockProducts],
+        text: TextKeys,
+        mask: Tensor | None,
+        past: int,
+        now: int,
+    ) -> Work:
+        """What turns tokens [B,past+now,D], the time embedding, the rows of history and noisy
+        tokens and the rotary tables into normed noisy tokens [B,now,D]."""
+        del now
 
-    def _through(
-        self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows], place: Any
-    ) -> Tensor:
+        def work(
+            x: Tensor, embedding: Tensor, before: Tensor, noisy: Tensor, cos: Tensor, sin: Tensor
+        ) -> Tensor:
+            tables, ways = Tables(cos, sin), (self.attend, self.attend_prompt)
+            blocks = [
+                FastBlock(block, made, keys, tables, mask, *ways)
+                for block, made, keys in zip(self._layers, products, text, strict=True)
+            ]
+            return self._through(x, past, blocks, self._rows(before, noisy, embedding, len(x)))
+
+        return work
+
+    def _whole(self, found: Tensor, past: int, now: int) -> Tensor:
+        """All noisy tokens, from what :meth:`_work` gave."""
+        del past, now
+        return found
+
+    def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:
         """Tokens [B,N,D] behind the output norm."""
-        del place
         kernels = choose_kernels(self.settings.kernels, x.device)
         readers = [
             p for b in blocks for p in (b.products.qkv, b.products.cross_q, b.products.ffn_in)
@@ -213,20 +255,6 @@ class FastDenoiser:
     @property
     def _eps(self) -> float:
         return float(self.net.config["eps"])
-
-    def _blocks(
-        self,
-        products: list[BlockProducts],
-        text: TextKeys,
-        tables: Tables,
-        mask: Tensor | None,
-        place: Any,
-    ) -> list[FastBlock]:
-        del place
-        return [
-            FastBlock(block, made, keys, tables, mask, self.attend, self.attend_prompt)
-            for block, made, keys in zip(self._layers, products, text, strict=True)
-        ]
 
     def _rows(self, past: Tensor, now: Tensor, embedding: Tensor, batch: int) -> list[Rows]:
         """Gates, gains and shifts of every block and, last, of the output norm."""
@@ -271,15 +299,25 @@ class FastDenoiser:
         self._layouts = [made]
         return made
 
-    def _block_products(self, dtype: torch.dtype) -> list[BlockProducts]:
+    def _block_products(self, dtype: torch.dtype) -> _Products:
         state = self._adapters()
         if state not in self._products:
             while len(self._products) >= _ADAPTER_STATES_KEPT:
                 del self._products[next(iter(self._products))]
             place = self.settings.adapter
-            self._products[state] = [block_products(block, dtype, place) for block in self._layers]
+            made = [block_products(block, dtype, place) for block in self._layers]
+            self._products[state] = _Products(made, next(self._numbers))
             self._at = self._places()
+            self._drop_outdated()
         return self._products[state]
+
+    def _drop_outdated(self) -> None:
+        """Recordings of prompts and products that are not kept any more."""
+        if self._recordings is None:
+            return
+        prompts = {prompt.number for prompt in self._prompts}
+        products = {made.number for made in self._products.values()}
+        self._recordings.drop(lambda k: k.prompt not in prompts or k.products not in products)
 
     def _adapters(self) -> tuple[object, ...]:
         """Which adapters count where; holds the layers, so that none is taken for another."""
@@ -290,12 +328,12 @@ class FastDenoiser:
             if (active := active_adapters(layer))
         )
 
-    def _text_keys(self, given: Tensor, dtype: torch.dtype) -> TextKeys:
+    def _text_keys(self, given: Tensor, dtype: torch.dtype) -> _Prompt:
         adapters = _all_active(self.net)
         kept = [known for known in self._prompts if known.adapters == adapters]
         place = same_tensor([known.given for known in kept], given)
         if place is not None:
-            return kept[place].keys
+            return kept[place]
         text = self.net.condition_embedder.text_embedder(given).to(dtype)
         keys = []
         for block in self._layers:
@@ -303,8 +341,10 @@ class FastDenoiser:
             value = asked.split(asked.to_v(text))
             key = asked.split(asked.norm_k(asked.to_k(text)).to(value.dtype))
             keys.append((key, value))
-        self._prompts = [*self._prompts[1 - _PROMPTS_KEPT :], _Prompt(given, adapters, keys)]
-        return keys
+        made = _Prompt(given, adapters, keys, next(self._numbers))
+        self._prompts = [*self._prompts[1 - _PROMPTS_KEPT :], made]
+        self._drop_outdated()
+        return made
 
     def _places(self) -> tuple[int, ...]:
         weights = [b.ffn.net[2] for b in (self._layers[0], self._layers[-1])]

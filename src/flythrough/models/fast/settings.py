@@ -28,8 +28,8 @@ class FastSettings:
         adapter: low-rank updates are added ``beside`` each product, or ``merged`` into a second
             copy of the weights they change, which costs memory and no time.
         graphs: calls that come back with the same numbers of tokens are recorded as CUDA graphs,
-            which costs as much memory as a call and gains where the host is slower than the GPU;
-            elsewhere than on a GPU nothing is recorded.
+            which costs as much memory as a call and gains where the host is slower than the GPU:
+            on several GPUs, hardly on one. Elsewhere than on CUDA nothing is recorded.
     """
 
     kernels: Kernels = "auto"

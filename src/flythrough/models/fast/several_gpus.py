@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flythrough.models.fast.activations import Activations
-from flythrough.models.fast.block import FastBlock, Rows, turned
+from flythrough.models.fast.block import FastBlock, turned
 from flythrough.models.fast.denoiser import FastDenoiser, TextKeys
 from flythrough.models.fast.elementwise import Elementwise
 from flythrough.models.fast.products import BlockProducts
+from flythrough.models.fast.recordings import Work
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.token_cut import TokenCut
 from flythrough.models.helios import HeliosTransformer
@@ -120,7 +121,7 @@ class SharedDenoiser(FastDenoiser):
         del chosen, latents
         return False
 
-    def _place(self, past: int, now: int) -> _Local:
+    def _located(self, past: int, now: int) -> _Local:
         key = past, now
         found = self._cuts.pop(key, None)
         if found is None:
@@ -131,43 +132,39 @@ class SharedDenoiser(FastDenoiser):
             del self._cuts[next(iter(self._cuts))]
         return found
 
-    def _through(
-        self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows], place: _Local
-    ) -> Tensor:
-        cut, own, _ = place
-        assert past == cut.past
-        rank = self.exchange.rank
-        mine = x.index_select(1, own)
-        tail = super()._through(mine, len(cut.history(rank)), blocks, rows, place)
-        longest = cut.longest_tail
-        sent = tail.new_zeros(tail.shape[0], longest, tail.shape[2])
-        sent[:, : tail.shape[1]] = tail
-        parts = self.exchange.gather(sent)().unflatten(1, (cut.ranks, longest))
-        found = [parts[:, number, : len(cut.noisy(number))] for number in range(cut.ranks)]
-        return torch.cat(found, dim=1)
-
-    def _blocks(
+    def _work(
         self,
         products: list[BlockProducts],
         text: TextKeys,
-        tables: Tables,
         mask: Tensor | None,
-        place: _Local,
-    ) -> list[FastBlock]:
-        cut, own, order = place
-        local = Tables(*(table.index_select(1, own) for table in tables))
+        past: int,
+        now: int,
+    ) -> Work:
+        """As one GPU's, but it gives the noisy tokens of this process [B,n,D], fillers included."""
+        cut, own, order = self._located(past, now)
         gathered = None if mask is None else mask.index_select(-1, order)
-        return [
-            SharedBlock(
-                block,
-                made,
-                keys,
-                local,
-                gathered,
-                self.attend,
-                self.attend_prompt,
-                exchange=self.exchange,
-                cut=cut,
-            )
-            for block, made, keys in zip(self._layers, products, text, strict=True)
-        ]
+        before = len(cut.history(self.exchange.rank))
+
+        def work(
+            x: Tensor, embedding: Tensor, then: Tensor, noisy: Tensor, cos: Tensor, sin: Tensor
+        ) -> Tensor:
+            tables = Tables(cos.index_select(1, own), sin.index_select(1, own))
+            ways = (self.attend, self.attend_prompt, self.exchange, cut)
+            blocks: list[FastBlock] = [
+                SharedBlock(block, made, keys, tables, gathered, *ways)
+                for block, made, keys in zip(self._layers, products, text, strict=True)
+            ]
+            rows = self._rows(then, noisy, embedding, len(x))
+            return self._through(x.index_select(1, own), before, blocks, rows)
+
+        return work
+
+    def _whole(self, found: Tensor, past: int, now: int) -> Tensor:
+        # Never recorded: torch's watchdog sees this exchange alone, and with it a call that stalls.
+        cut = self._located(past, now).cut
+        longest = cut.longest_tail
+        sent = found.new_zeros(found.shape[0], longest, found.shape[2])
+        sent[:, : found.shape[1]] = found
+        parts = self.exchange.gather(sent)().unflatten(1, (cut.ranks, longest))
+        noisy = [parts[:, number, : len(cut.noisy(number))] for number in range(cut.ranks)]
+        return torch.cat(noisy, dim=1)
