@@ -76,10 +76,12 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peaks(device: torch.device) -> dict[str, float]:
-    """Peak memory in GiB: of the device since ``reset_peak``, of the process since its start."""
+    """Peak memory in GiB: tensors on the device since ``reset_peak`` and what torch held for them,
+    recordings included; of the process since its start."""
     found = {"host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     if device.type == "cuda":
         found["device_peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
+        found["device_reserved_gib"] = torch.cuda.max_memory_reserved(device) / GIB
     return {name: round(value, 2) for name, value in found.items()}
 
 
