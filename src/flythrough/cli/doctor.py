@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus, Graphs
 from flythrough.cli.output import emit
 from flythrough.engine.words import MemoryChoice, Precision, parse_size
 
 
-def doctor(
+def doctor(  # noqa: PLR0913 - the command line
     *,
-    model: Annotated[str, Parameter(help="'nano', a pulled model, or a model folder.")] = "nano",
+    model: Annotated[
+        str, Parameter(help="'nano', a published model (also before it is pulled), or a folder.")
+    ] = "nano",
     size: Annotated[str | None, Parameter(help="HEIGHTxWIDTH; default: the model's.")] = None,
     frames: Annotated[int, Parameter(help="Frames of the planned run.")] = 66,
     method: Annotated[
@@ -32,22 +35,44 @@ def doctor(
         Precision,
         Parameter(help="fp8 and fp8-all: the denoiser's large weights take half the memory."),
     ] = "full",
+    gpus: Gpus = 1,
+    graphs: Graphs = False,
+    geometry_device: GeometryDevice = None,
+    codec_device: CodecDevice = None,
 ) -> None:
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
-    Nothing is loaded: networks are run on shapes alone. The exit status is 1 when something is not
-    good enough.
+    Nothing is loaded or downloaded: networks are run on shapes alone, those of Helios also before
+    they are on this machine. The exit status is 1 when something is not good enough.
     """
     from flythrough.engine.doctor import Intent, examine
+    from flythrough.engine.hardware import Hardware
     from flythrough.errors import FaultError
 
-    intent = Intent(model, parse_size(size), frames, method, device, memory, caption, precision)
+    intent = Intent(
+        model,
+        parse_size(size),
+        frames,
+        method,
+        device,
+        memory,
+        caption,
+        precision,
+        Hardware(gpus, geometry_device, codec_device, graphs),
+    )
     report = examine(intent)
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
+    if report.good and report.to_fetch is not None:
+        verdict = f"ready once it is here: flythrough models pull {report.to_fetch}"
     numbers = {row.name: row.data for row in report.rows if row.data}
     emit(
-        {"ready": report.good, **{row.name: row.found for row in report.rows}, "numbers": numbers},
+        {
+            "ready": report.good,
+            "to_fetch": report.to_fetch,
+            **{row.name: row.found for row in report.rows},
+            "numbers": numbers,
+        },
         "\n".join([*lines, verdict]),
     )
     if not report.good:

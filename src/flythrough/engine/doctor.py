@@ -8,16 +8,25 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import check_device, check_memory, check_size
 from flythrough.engine.words import MemoryChoice, Precision
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
 from flythrough.models.captioner_folder import find_captioner
-from flythrough.models.catalog import ModelFolder, disk_bytes, find_model
+from flythrough.models.catalog import ModelFolder, disk_bytes
+from flythrough.models.foreseen import found_or_foreseen
+from flythrough.models.hub import foreseen_fetch
+from flythrough.models.published import ENTRIES, Entry
 from flythrough.rollout.spec import Method
 from flythrough.rollout.window import STANDARD, Window
+
+if TYPE_CHECKING:
+    import torch
+
+    from flythrough.engine.memory_plan import MemoryPlan, RunNeeds
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "av", "safetensors")
 _GIB = 2**30
@@ -39,9 +48,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings."""
+    """All findings, and the name of the model that ``models pull`` has to fetch before the run, if
+    there is one."""
 
     rows: tuple[Row, ...]
+    to_fetch: str | None = None
 
     @property
     def good(self) -> bool:
@@ -61,10 +72,12 @@ class Intent:
     memory: MemoryChoice = "auto"
     caption: str | None = None
     precision: Precision = "full"
+    hardware: Hardware = ONE_DEVICE
 
 
 def examine(intent: Intent) -> Report:
-    """Look at packages, devices, disk and the model folder, and foretell a run.
+    """Look at packages, devices, disk and the model folder, and foretell a run; of a published
+    model that is not here, from what is known of it.
 
     Raises:
         WeightsError: there is no such model, its folder is incomplete or a configuration is wrong.
@@ -74,16 +87,27 @@ def examine(intent: Intent) -> Report:
     check_memory(intent.memory, intent.device)
     if not 1 <= intent.frames <= 100_000:
         raise InputError(f"--frames {intent.frames} is out of range; give 1 to 100000.")
-    folder = find_model(intent.model)
-    size = intent.size or (folder.defaults.height, folder.defaults.width)
+    with found_or_foreseen(intent.model) as folder:
+        entry = None if folder.stored_as is None else ENTRIES[folder.name]
+        method = _checked_method(intent, folder)
+        size = intent.size or (folder.defaults.height, folder.defaults.width)
+        check_size(size, pyramid=method != "worldwarp")
+        rows = [_package(name) for name in _PACKAGES]
+        rows += [_devices(), _model(folder) if entry is None else _fetch(entry)]
+        rows += [*_camera(folder, method), *_foretold(intent, method, folder, size)]
+    return Report(tuple(rows), None if entry is None else entry.name)
+
+
+def _checked_method(intent: Intent, folder: ModelFolder) -> Method:
+    """The method of the run, with the options that depend on it checked."""
     method = intent.method or ("warp-as-history" if folder.is_helios else "worldwarp")
     check_denoiser(method, folder)
-    check_size(size, pyramid=method != "worldwarp")
     if intent.caption is not None and method != "worldwarp":
         raise no_captioner(intent.caption, method)
-    rows = [_package(name) for name in _PACKAGES]
-    rows += [_devices(), _model(folder), *_foretold(intent, method, folder, size)]
-    return Report(tuple(rows))
+    compute = "auto" if intent.precision == "full" else intent.precision
+    renders = method != "helios"
+    check_hardware(intent.hardware, intent.device, intent.memory, compute, method, renders=renders)
+    return method
 
 
 def _package(name: str) -> Row:
@@ -122,61 +146,147 @@ def _model(folder: ModelFolder) -> Row:
     return Row("model", f"{folder.name}: {size:.0f} MiB ({', '.join(parts)})")
 
 
+def _fetch(entry: Entry) -> Row:
+    """A model that is not here: what fetching it takes, and whether the disk has room."""
+    found = foreseen_fetch(entry)
+    words = (
+        f"{entry.name} is {'only in part' if found.begun else 'not'} on this machine: figures are "
+        "foretold from the published sizes; "
+        f"`flythrough models pull {entry.name}` fetches {found.lacking / 1e9:.1f} GB into "
+        f"{found.place}, where {'' if found.fits else 'only '}{found.free / 1e9:.1f} GB are free"
+    )
+    if not found.fits:
+        words += "; make room or choose another disk with --to"
+    data = {"fetch_bytes": found.lacking, "fetch_to": str(found.place), "free_bytes": found.free}
+    return Row("model", words, found.fits, {**data, "fits": found.fits})
+
+
+def _camera(folder: ModelFolder, method: Method) -> list[Row]:
+    """What a camera needs that the model does not ship, and that is not counted therefore."""
+    if method == "helios":
+        return []
+    lacking = []
+    if folder.geometry is None:
+        lacking.append("geometry network (name one with --geometry, such as depth-anything)")
+    if method == "warp-as-history" and folder.camera_lora is None:
+        lacking.append("camera adapter (--lora FILE, such as that of warp-as-history-lora)")
+    if not lacking:
+        return []
+    words = f"{folder.name} ships no {' and no '.join(lacking)}"
+    return [Row("camera", f"{words}: not counted; see `flythrough models list`")]
+
+
 def _foretold(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
 ) -> list[Row]:
-    from flythrough.engine.acceleration import check_eight_bits
     from flythrough.engine.build import pick_device
-    from flythrough.engine.memory_plan import MemoryPlan
-    from flythrough.engine.placement import available_host_bytes, choose_placement, free_bytes
+    from flythrough.engine.placement import (
+        available_host_bytes,
+        check_stays,
+        choose_placement,
+        free_bytes,
+        named_devices,
+        with_graphs,
+    )
     from flythrough.engine.run_needs import default_parts, own_window, run_needs
 
-    device = pick_device(intent.device)
+    device, hardware = pick_device(intent.device), intent.hardware
     kind = "cuda" if device.type == "cuda" else "cpu"
     parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
     if intent.caption is not None:
         parts = replace(parts, captioner=find_captioner(intent.caption))
-    needs = run_needs(folder, size, method, intent.frames, kind, parts=parts)
+    every = run_needs(folder, size, method, intent.frames, kind, parts=parts)
+    every = with_graphs(every, hardware)
+    needs = every.without(named_devices(hardware))
     free, host_free = free_bytes(device), available_host_bytes()
     where = f"GPU {device}" if kind == "cuda" else "host memory"
 
-    def row(plan: MemoryPlan) -> Row:
-        words = f"{plan.device_bytes / _GIB:.1f} GiB of {where}"
-        if plan.host_bytes:
-            words += f" and {plan.host_bytes / _GIB:.1f} GiB of host memory"
-        peak = max(plan.phases, key=lambda phase: phase.device_bytes)
-        fits = plan.fits(free, host_free)
-        words += f" (most to {peak.name}){'' if fits else ': does not fit'}"
-        if method == "helios" and plan.beside_bytes:
-            words += f"; {plan.beside_bytes / _GIB:.1f} GiB if chunks are decoded beside denoising"
-        phases = {phase.name: phase.device_bytes for phase in plan.phases}
-        data = {"device_bytes": plan.device_bytes, "host_bytes": plan.host_bytes, "fits": fits}
-        data["beside_bytes"] = plan.beside_bytes
-        return Row(f"--memory {plan.placement}", words, data={**data, "phases": phases})
-
+    usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
+    plans = [needs.plan(placement) for placement in usable]
     rows = [
         Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {device}"),
-        *(row(needs.plan(placement)) for placement in needs.placements),
+        *(_placed(plan, plan.fits(free, host_free), where, method) for plan in plans),
     ]
-    if intent.precision != "full":
-        try:
-            check_eight_bits(intent.precision, device)
-        except InputError as error:
-            rows.append(Row("precision", str(error), good=False))
-        else:
-            if kind != "cuda":
-                words = f"{intent.precision} is imitated on {device}: slower than full precision"
-                rows.append(Row("precision", words))
+    rows += _precision(intent.precision, device)
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)
+        check_stays(plan, hardware, free, where)
     except InputError as error:
-        return [*rows, Row("memory", str(error), good=False)]
+        return [*rows, Row("memory", str(error), good=False), *_other_devices(every, hardware)]
     rows.append(Row("memory", f"{free / _GIB:.1f} GiB free: --memory {plan.placement} fits"))
+    if hardware != ONE_DEVICE:
+        rows.append(_own_device(device, plan, free))
+    rows += _other_devices(every, hardware, plan.device_bytes)
     rows.append(_disk(plan.disk_bytes))
     window = own_window(folder) if method == "worldwarp" else STANDARD
     weights = needs.weights["transformer"].whole
-    rows.append(_duration(plan, intent.frames, window, device, weights))
+    spent = _duration(plan, intent.frames, window, device, weights)
+    if hardware.gpus > 1:
+        shared = f"counted for one of the {hardware.gpus} that share the denoiser"
+        spent = replace(spent, found=f"{spent.found}; {shared}")
+    return [*rows, spent]
+
+
+def _placed(plan: MemoryPlan, fits: bool, where: str, method: Method) -> Row:
+    """What one placement of the weights takes."""
+    words = f"{plan.device_bytes / _GIB:.1f} GiB of {where}"
+    if plan.host_bytes:
+        words += f" and {plan.host_bytes / _GIB:.1f} GiB of host memory"
+    peak = max(plan.phases, key=lambda phase: phase.device_bytes)
+    words += f" (most to {peak.name}){'' if fits else ': does not fit'}"
+    if method == "helios" and plan.beside_bytes:
+        words += f"; {plan.beside_bytes / _GIB:.1f} GiB if chunks are decoded beside denoising"
+    phases = {phase.name: phase.device_bytes for phase in plan.phases}
+    data = {"device_bytes": plan.device_bytes, "host_bytes": plan.host_bytes, "fits": fits}
+    data["beside_bytes"] = plan.beside_bytes
+    return Row(f"--memory {plan.placement}", words, data={**data, "phases": phases})
+
+
+def _precision(precision: Precision, device: torch.device) -> list[Row]:
+    """Whether the device can do what was asked for, if that is not the usual."""
+    from flythrough.engine.acceleration import check_eight_bits
+
+    if precision == "full":
+        return []
+    try:
+        check_eight_bits(precision, device)
+    except InputError as error:
+        return [Row("precision", str(error), good=False)]
+    if device.type == "cuda":
+        return []
+    return [Row("precision", f"{precision} is imitated on {device}: slower than full precision")]
+
+
+def _own_device(device: torch.device, plan: MemoryPlan, free: int) -> Row:
+    """The run's own device among others; that it fits was found before."""
+    name = "cuda:0" if str(device) == "cuda" else str(device)
+    words = f"{plan.device_bytes / _GIB:.1f} GiB for the run itself, {free / _GIB:.1f} GiB free"
+    data = {"device_bytes": plan.device_bytes, "free_bytes": free, "fits": True}
+    return Row(name, words, data=data)
+
+
+def _other_devices(needs: RunNeeds, hardware: Hardware, here: int = 0) -> list[Row]:
+    """What lies on other devices than the run's own, and in processes that share a denoiser on the
+    CPU, beside ``here`` bytes of the run itself."""
+    from flythrough.engine.memory_plan import SLACK
+    from flythrough.engine.placement import available_host_bytes, free_bytes, shares
+
+    rows = []
+    for device, parts, wanted in shares(needs, hardware):
+        rows.append(_needed(str(device), parts, wanted, free_bytes(device)))
+    if hardware.gpus > 1 and needs.device == "cpu":
+        more = hardware.gpus - 1
+        wanted = int(needs.alone(["denoiser"], "cpu") * SLACK) * more
+        free = max(0, available_host_bytes() - int(here * SLACK))
+        rows.append(_needed(f"{more} further on cpu", ["denoiser"], wanted, free))
     return rows
+
+
+def _needed(name: str, parts: list[str], wanted: int, free: int) -> Row:
+    fits = wanted <= free
+    words = f"{wanted / _GIB:.1f} GiB for {' and '.join(parts)}, {free / _GIB:.1f} GiB free"
+    data = {"device_bytes": wanted, "free_bytes": free, "fits": fits, "parts": parts}
+    return Row(name, f"{words}{'' if fits else ': does not fit'}", fits, data)
 
 
 def _disk(spool: int) -> Row:

@@ -75,20 +75,14 @@ def placement_for(
         band=spec.settings.get("warp_band", "short"),
         parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=eight_bits),
     )
-    if hardware.graphs:  # recordings share memory for a call among themselves
-        needs = replace(needs, graph_bytes=needs.denoise.peak_bytes)
+    needs = with_graphs(needs, hardware)
     apart = check_other_devices(needs, hardware, free_bytes)
     if device.type != "cuda":
         here = "the host"
     needs = needs.without(apart)
     free = free_bytes(device)
     plan = choose_placement(needs, asked, free, available_host_bytes(), here)
-    if plan.placement == "offload" and hardware != ONE_DEVICE:
-        raise InputError(
-            f"The denoiser does not fit into the {free / _GIB:.1f} GiB that are free "
-            f"on {here}, and --gpus and --codec-device need it there; use a smaller --size, "
-            "--precision fp8 or another GPU."
-        )
+    check_stays(plan, hardware, free, here)
     if asked == "auto" and plan.placement != "resident":
         whole = needs.plan("resident").device_bytes
         notify(
@@ -132,6 +126,59 @@ def choose_placement(
     )
 
 
+def with_graphs(needs: RunNeeds, hardware: Hardware) -> RunNeeds:
+    """What a run needs when its denoiser's calls are recorded, if ``hardware`` says so: recordings
+    share memory for a call among themselves."""
+    return replace(needs, graph_bytes=needs.denoise.peak_bytes) if hardware.graphs else needs
+
+
+def check_stays(plan: MemoryPlan, hardware: Hardware, free: int, where: str) -> None:
+    """The denoiser's weights lie on the run's own device, where others take part.
+
+    Raises:
+        InputError: they would have to come layer by layer.
+    """
+    if plan.placement == "offload" and hardware != ONE_DEVICE:
+        raise InputError(
+            f"The denoiser does not fit into the {free / _GIB:.1f} GiB that are free "
+            f"on {where}, and --gpus and --codec-device need it there; use a smaller --size, "
+            "--precision fp8 or another GPU."
+        )
+
+
+class Share(NamedTuple):
+    """The ``parts`` of a run that are on another ``device`` than its own, and what they need
+    there."""
+
+    device: torch.device
+    parts: list[str]
+    wanted: int
+
+
+def shares(needs: RunNeeds, hardware: Hardware) -> list[Share]:
+    """What ``hardware`` puts on other devices than the run's own."""
+    parts: dict[torch.device, list[str]] = {}
+    if needs.device == "cuda":
+        for number in range(1, hardware.gpus):
+            parts[torch.device("cuda", number)] = ["denoiser"]
+    for part, name in named_devices(hardware).items():
+        parts.setdefault(torch.device("cuda:0" if name == "cuda" else name), []).append(part)
+    return [
+        Share(device, held, int(needs.alone(held, _kind(device)) * SLACK))
+        for device, held in parts.items()
+    ]
+
+
+def _kind(device: torch.device) -> str:
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
+def named_devices(hardware: Hardware) -> dict[str, str]:
+    """The parts ("geometry", "codec") whose device was named, and its name."""
+    named = {"geometry": hardware.geometry, "codec": hardware.codec}
+    return {part: name for part, name in named.items() if name is not None}
+
+
 def check_other_devices(
     needs: RunNeeds, hardware: Hardware, free: Callable[[torch.device], int]
 ) -> list[str]:
@@ -140,23 +187,14 @@ def check_other_devices(
     Raises:
         InputError: a device has too little memory for what ``hardware`` puts there.
     """
-    parts: dict[torch.device, list[str]] = {}
-    if needs.device == "cuda":
-        for number in range(1, hardware.gpus):
-            parts[torch.device("cuda", number)] = ["denoiser"]
-    apart = {"geometry": hardware.geometry, "codec": hardware.codec}
-    named = {part: name for part, name in apart.items() if name is not None}
-    for part, name in named.items():
-        parts.setdefault(torch.device("cuda:0" if name == "cuda" else name), []).append(part)
-    for device, held in parts.items():
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        wanted, there = needs.alone(held, kind) * SLACK, free(device)
+    for device, held, wanted in shares(needs, hardware):
+        there = free(device)
         if wanted > there:
             raise InputError(
                 f"{' and '.join(held)} of this run need {wanted / _GIB:.1f} GiB on {device}, but "
                 f"{there / _GIB:.1f} GiB are free there; use another device or a smaller --size."
             )
-    return list(named)
+    return list(named_devices(hardware))
 
 
 def free_bytes(device: torch.device) -> int:

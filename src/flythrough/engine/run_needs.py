@@ -162,6 +162,7 @@ def run_needs(
         codec_dtype=_codec_dtype(parts, device),
         adapters=parts.adapters,
         eight_bits=parts.eight_bits,
+        stored_as=folder.stored_as,
     )
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
@@ -230,6 +231,7 @@ def _worldwarp_needs(
         folder.st_diff.name,
         codec_dtype=wide,
         eight_bits=parts.eight_bits,
+        stored_as=folder.stored_as,
     )
     factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
     latent = size[0] // factor, size[1] // factor

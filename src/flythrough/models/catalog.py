@@ -83,12 +83,15 @@ def adapter_file(band: str) -> str:
 class ModelFolder:
     """A checked model folder: its name, place, parts present and own defaults.
 
-    A value stands for the folder as it was found: its digest is taken once.
+    A value stands for the folder as it was found: its digest is taken once. ``stored_as`` is None,
+    except in a folder of configurations alone (``models.foreseen``): the type that its weights will
+    be stored in, by safetensors' name.
     """
 
     name: str
     path: Path
     defaults: ModelDefaults
+    stored_as: str | None = None
 
     @property
     def geometry(self) -> Path | None:

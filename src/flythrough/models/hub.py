@@ -43,13 +43,28 @@ class Remote:
     files: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """What a download would bring: ``lacking`` bytes into ``place``, the folder in the hub's cache,
+    on whose disk ``free`` bytes are free; ``begun`` if some of it is here."""
+
+    lacking: int
+    place: Path
+    free: int
+    begun: bool
+
+    @property
+    def fits(self) -> bool:
+        return self.lacking <= self.free
+
+
 def find_local(entry: Entry) -> Local | None:
     """The model in the package or the hub's cache, at the pinned revision if that is there."""
     if entry.bundled:
         return Local(bundled_folder(), None, True)
     if entry.repository is None:
         return None
-    storage = _cache() / f"models--{entry.repository.replace('/', '--')}"
+    storage = _storage(entry)
     for revision in (entry.revision, _main(storage)):
         folder = storage / "snapshots" / str(revision)
         if revision and folder.is_dir():
@@ -62,6 +77,19 @@ def is_complete(entry: Entry, folder: Path) -> bool:
     if entry.kind == "model":
         return has_all_files(folder)
     return all((folder / file).is_file() for file in entry.parts)
+
+
+def foreseen_fetch(entry: Entry) -> Fetch:
+    """What :func:`pull` would fetch into the cache, as far as that is known without asking the hub:
+    an entry of stated ``size`` less the files of its commit that are here and what was begun."""
+    assert entry.size is not None
+    storage, local = _storage(entry), find_local(entry)
+    have = _begun(storage / "blobs")
+    if local is not None and local.revision == entry.revision:
+        whole = (file for file in local.path.rglob("*") if file.is_file())
+        have += sum(f.stat().st_size for f in whole if _wanted(entry, f.relative_to(local.path)))
+    free = shutil.disk_usage(_existing(storage)).free
+    return Fetch(max(0, entry.size - have), storage, free, have > 0)
 
 
 def pull(entry: Entry, to: Path | None = None) -> Local:
@@ -104,13 +132,18 @@ def _look_up(entry: Entry) -> Remote:
     wanted = {
         file.rfilename: int(file.size or 0)
         for file in found.siblings or ()
-        if any(fnmatch(file.rfilename, pattern) for pattern in entry.patterns)
+        if _wanted(entry, Path(file.rfilename))
     }
     return Remote(str(found.sha or entry.revision), wanted)
 
 
+def _wanted(entry: Entry, file: Path) -> bool:
+    """Whether a file of the repository belongs to the entry."""
+    return any(fnmatch(file.as_posix(), pattern) for pattern in entry.patterns)
+
+
 def _check_space(entry: Entry, remote: Remote, to: Path | None) -> None:
-    storage = _cache() / f"models--{str(entry.repository).replace('/', '--')}"
+    storage = _storage(entry)
     here = storage / "snapshots" / remote.revision if to is None else to
     begun = storage / "blobs" if to is None else to / ".cache" / "huggingface" / "download"
     lacking = sum(
@@ -118,16 +151,27 @@ def _check_space(entry: Entry, remote: Remote, to: Path | None) -> None:
         for name, size in remote.files.items()
         if not (here / name).is_file() or (here / name).stat().st_size != size
     )
-    partial = sum(file.stat().st_size for file in begun.rglob("*.incomplete"))
-    place = (_cache() if to is None else to).absolute()
-    while not place.exists():
-        place = place.parent
+    partial = _begun(begun)
+    place = _existing(_cache() if to is None else to)
     free = shutil.disk_usage(place).free
     if lacking - partial > free:
         raise WeightsError(
             f"{entry.name} needs {(lacking - partial) / 1e9:.1f} GB, but only {free / 1e9:.1f} GB "
             f"are free in {place}; make room or choose another disk with --to."
         )
+
+
+def _begun(folder: Path) -> int:
+    """Bytes of files that a download left half done in ``folder``."""
+    return sum(file.stat().st_size for file in folder.rglob("*.incomplete"))
+
+
+def _existing(place: Path) -> Path:
+    """The first folder on the way up from ``place`` that is there."""
+    place = place.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _download(entry: Entry, to: Path | None) -> Path:
@@ -212,6 +256,11 @@ def _status(error: Exception) -> str:
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split())[:160]
     return text or type(error).__name__
+
+
+def _storage(entry: Entry) -> Path:
+    """The folder of an entry's repository in the hub's cache."""
+    return _cache() / f"models--{str(entry.repository).replace('/', '--')}"
 
 
 def _cache() -> Path:

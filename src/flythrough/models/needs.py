@@ -64,6 +64,7 @@ class ModelNeeds:
         codec_dtype: what the codec computes in; its fast path where it has one for that type.
         adapters: files or folders of adapters that run beside the denoiser's weights.
         eight_bits: the denoiser's large weights are 8-bit.
+        stored_as: the type that the denoiser will be stored in, where ``folder`` has no weights.
 
     Raises:
         WeightsError: a configuration describes no network that can be used, or an adapter does not
@@ -81,10 +82,13 @@ class ModelNeeds:
         codec_dtype: torch.dtype = torch.float32,
         adapters: Sequence[Path] = (),
         eight_bits: bool = False,
+        stored_as: str | None = None,
     ) -> None:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, denoiser)
         assert isinstance(self._transformer, HeliosTransformer | StDiff)
+        self._stored_as = stored_as
+        self._numbers = sum(p.numel() for p in self._transformer.parameters())  # adapters apart
         cast(self._transformer, dtype, keep=tuple(self._transformer._keep_in_fp32_modules))
         for number, file in enumerate(adapters):
             assert isinstance(self._transformer, HeliosTransformer)
@@ -122,8 +126,10 @@ class ModelNeeds:
     def copied_bytes(self) -> int:
         """Host memory that reading the denoiser's files takes: tensors of another type than the
         run's are converted, the others stay pages of their file, which give way."""
-        files = weights_of(self.folder / self._denoiser, LAYOUTS["transformer"].weights).files
         own = "BF16" if self.dtype == torch.bfloat16 else "F32"
+        if self._stored_as is not None:
+            return 0 if self._stored_as == own else self._numbers * self.dtype.itemsize
+        files = weights_of(self.folder / self._denoiser, LAYOUTS["transformer"].weights).files
         stored = [tensor for file in files for tensor in read_header(file).values()]
         return sum(t.count * self.dtype.itemsize for t in stored if t.dtype != own)
 
