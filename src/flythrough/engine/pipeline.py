@@ -104,8 +104,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled``, ``fp8`` or ``fp8-all``
             (see docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
-        gpus: how many share each step of the denoiser; other processes are started for them.
-        graphs: with several GPUs, record the denoiser's calls as CUDA graphs (docs/speed.md).
+        gpus, graphs: how many share each step of the denoiser; whether they record its calls.
         geometry_device, codec_device: where those networks run, if not on ``device``.
         codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
             fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.
@@ -123,9 +122,8 @@ def load(  # noqa: PLR0913 - what a model is loaded with
 class Pipeline:
     """Photo and camera in, clip out.
 
-    The loaded model is kept between calls. ``lora`` and ``lora_scale`` may be set at any time:
-    the next clip uses them, and only the adapter is exchanged. Fallbacks are announced as Python
-    warnings.
+    The loaded model is kept between calls. ``lora`` and ``lora_scale`` may be set at any time: only
+    the adapter is exchanged for the next clip. Fallbacks are announced as Python warnings.
     """
 
     def __init__(
