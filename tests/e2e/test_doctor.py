@@ -7,6 +7,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -177,3 +178,42 @@ def test_an_unfetched_model_has_no_st_diff(flythrough: Command) -> None:
     answer = flythrough("doctor", "--model", "helios-mid", "--method", "worldwarp")
     assert answer.status == 2
     assert "helios-mid" in answer.err
+
+
+def test_a_card_that_is_not_here(flythrough: Command) -> None:
+    """The figures are those of a GPU whatever this machine has, and of no other machine's host."""
+
+    def found(*words: object) -> dict[str, Any]:
+        answer = flythrough("doctor", "--model", "helios-distilled", *words)
+        assert (answer.status, answer.err) == (0, ""), answer.err
+        assert not any(name in answer.result for name in ("torch", "devices", "disk", "time"))
+        return dict(answer.result["numbers"])
+
+    small = found("--card", 24, "--precision", "fp8")
+    assert 18 * GIB < small["--memory drop-text"]["device_bytes"] < 19 * GIB
+    assert small["--memory drop-text"]["fits"] is True
+    assert small["--memory resident"]["fits"] is False
+    large, larger = found("--card", 48), found("--card", 141)
+    decode = [plan["--memory resident"]["phases"]["decode"] for plan in (large, larger)]
+    assert decode[1] > decode[0] + GIB  # the codec takes more at once
+    shared = found("--card", 48, "--gpus", 4, "--graphs", "--method", "helios")
+    assert shared["each of 3 others"]["device_bytes"] > 28 * GIB
+    assert "--memory offload" not in shared
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--card", "24", "--memory", "drop-text"], 1, "A GPU of 24 GB is too small (memory)"),
+        (["--card", "0.5"], 2, "--card 0.5 is out of range"),
+        (["--card", "24", "--device", "cpu"], 2, "no device can be named beside it"),
+        (["--card", "24", "--codec-device", "cuda:1"], 2, "no device can be named beside it"),
+        (["--card", "24", "--gpus", "0"], 2, "--gpus 0 is out of range"),
+    ],
+)
+def test_a_card_that_does_not_do(
+    flythrough: Command, words: list[str], status: int, said: str
+) -> None:
+    answer = flythrough("doctor", "--model", "helios-distilled", *words)
+    assert answer.status == status
+    assert said in answer.err

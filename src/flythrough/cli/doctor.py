@@ -39,6 +39,10 @@ def doctor(  # noqa: PLR0913 - the command line
     graphs: Graphs = False,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
+    card: Annotated[
+        float | None,
+        Parameter(help="Plan for GPUs of so many GB that need not be here, like 24."),
+    ] = None,
 ) -> None:
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
@@ -59,10 +63,13 @@ def doctor(  # noqa: PLR0913 - the command line
         caption,
         precision,
         Hardware(gpus, geometry_device, codec_device, graphs),
+        card,
     )
     report = examine(intent)
     lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
+    if card is not None:
+        verdict = "it fits" if report.good else "it does not fit: see the lines marked FAIL"
     if report.good and report.to_fetch is not None:
         verdict = f"ready once it is here: flythrough models pull {report.to_fetch}"
     numbers = {row.name: row.data for row in report.rows if row.data}
@@ -77,4 +84,8 @@ def doctor(  # noqa: PLR0913 - the command line
     )
     if not report.good:
         bad = ", ".join(row.name for row in report.rows if not row.good)
+        if card is not None:
+            raise FaultError(
+                f"A GPU of {card:g} GB is too small ({bad}); see the lines marked FAIL."
+            )
         raise FaultError(f"This machine is not ready ({bad}); see the lines marked FAIL.")

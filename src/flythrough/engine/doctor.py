@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flythrough.engine.device_rates import bus_rate, matrix_rate
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import check_device, check_memory, check_size
 from flythrough.engine.words import MemoryChoice, Precision
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from flythrough.engine.memory_plan import MemoryPlan, RunNeeds
+    from flythrough.engine.run_needs import RunParts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "av", "safetensors")
 _GIB = 2**30
@@ -62,7 +63,8 @@ class Report:
 @dataclass(frozen=True)
 class Intent:
     """The run that memory and time are foretold for; None is the model's own size and the method
-    that it is for with a camera."""
+    that it is for with a camera. ``card``: memory in GB (10^9 bytes) of each GPU of another machine
+    that it is planned for."""
 
     model: str = "nano"
     size: tuple[int, int] | None = None
@@ -73,6 +75,7 @@ class Intent:
     caption: str | None = None
     precision: Precision = "full"
     hardware: Hardware = ONE_DEVICE
+    card: float | None = None
 
 
 def examine(intent: Intent) -> Report:
@@ -83,8 +86,10 @@ def examine(intent: Intent) -> Report:
         WeightsError: there is no such model, its folder is incomplete or a configuration is wrong.
         InputError: an option that is out of range or has no effect.
     """
+    if intent.card is not None:
+        _check_card(intent)
     check_device(intent.device)
-    check_memory(intent.memory, intent.device)
+    check_memory(intent.memory, "cuda" if intent.card is not None else intent.device)
     if not 1 <= intent.frames <= 100_000:
         raise InputError(f"--frames {intent.frames} is out of range; give 1 to 100000.")
     with found_or_foreseen(intent.model) as folder:
@@ -92,10 +97,26 @@ def examine(intent: Intent) -> Report:
         method = _checked_method(intent, folder)
         size = intent.size or (folder.defaults.height, folder.defaults.width)
         check_size(size, pyramid=method != "worldwarp")
+        if intent.card is not None:
+            return Report((*_camera(folder, method), *_on_card(intent, method, folder, size)))
         rows = [_package(name) for name in _PACKAGES]
         rows += [_devices(), _model(folder) if entry is None else _fetch(entry)]
         rows += [*_camera(folder, method), *_foretold(intent, method, folder, size)]
     return Report(tuple(rows), None if entry is None else entry.name)
+
+
+def _check_card(intent: Intent) -> None:
+    assert intent.card is not None
+    if not 1 <= intent.card <= 1000:
+        raise InputError(
+            f"--card {intent.card:g} is out of range; give a GPU's memory in GB, 1 to 1000."
+        )
+    named = (intent.hardware.geometry, intent.hardware.codec)
+    if intent.device != "auto" or any(name is not None for name in named):
+        raise InputError(
+            f"--card {intent.card:g} plans for GPUs that need not be here, so no device can be "
+            "named beside it; drop one of them."
+        )
 
 
 def _checked_method(intent: Intent, folder: ModelFolder) -> Method:
@@ -105,8 +126,15 @@ def _checked_method(intent: Intent, folder: ModelFolder) -> Method:
     if intent.caption is not None and method != "worldwarp":
         raise no_captioner(intent.caption, method)
     compute = "auto" if intent.precision == "full" else intent.precision
-    renders = method != "helios"
-    check_hardware(intent.hardware, intent.device, intent.memory, compute, method, renders=renders)
+    check_hardware(
+        intent.hardware,
+        intent.device,
+        intent.memory,
+        compute,
+        method,
+        renders=method != "helios",
+        here=intent.card is None,
+    )
     return method
 
 
@@ -176,6 +204,54 @@ def _camera(folder: ModelFolder, method: Method) -> list[Row]:
     return [Row("camera", f"{words}: not counted; see `flythrough models list`")]
 
 
+def _on_card(
+    intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
+) -> list[Row]:
+    """Whether the run would fit GPUs of that memory, whatever is here; of the host it says what is
+    needed alone, and of time nothing."""
+    from flythrough.engine.memory_plan import SLACK
+    from flythrough.engine.placement import check_stays, choose_placement, with_graphs
+    from flythrough.engine.run_needs import run_needs
+
+    assert intent.card is not None
+    free, hardware = int(intent.card * 1e9), intent.hardware
+    parts = replace(_parts(intent, method, folder), card_bytes=free)
+    needs = run_needs(folder, size, method, intent.frames, "cuda", parts=parts)
+    needs = with_graphs(needs, hardware)
+    where = f"a GPU of {intent.card:g} GB ({free / _GIB:.1f} GiB)"
+    usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
+    plans = [needs.plan(placement) for placement in usable]
+    rows = [
+        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {where}"),
+        *(_placed(plan, plan.fits(free, plan.host_bytes), "it", method) for plan in plans),
+    ]
+    if intent.precision != "full":
+        least = "of compute capability 8.9 or more"
+        if intent.precision == "fp8-all":
+            least = "of Hopper's generation, and FlashAttention 3"
+        rows.append(Row("precision", f"{intent.precision} needs a GPU {least}"))
+    try:
+        plan = choose_placement(needs, intent.memory, free, 1 << 60, where)
+        check_stays(plan, hardware, free, where)
+    except InputError as error:
+        return [*rows, Row("memory", str(error), good=False)]
+    words = f"--memory {plan.placement} fits, {plan.host_bytes / _GIB:.1f} GiB of host memory"
+    rows.append(Row("memory", words))
+    if hardware.gpus > 1:
+        wanted = int(needs.alone(["denoiser"], "cuda") * SLACK)
+        rows.append(_needed(f"each of {hardware.gpus - 1} others", ["denoiser"], wanted, free))
+    return rows
+
+
+def _parts(intent: Intent, method: Method, folder: ModelFolder) -> RunParts:
+    from flythrough.engine.run_needs import default_parts
+
+    parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
+    if intent.caption is not None:
+        parts = replace(parts, captioner=find_captioner(intent.caption))
+    return parts
+
+
 def _foretold(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int]
 ) -> list[Row]:
@@ -188,13 +264,11 @@ def _foretold(
         named_devices,
         with_graphs,
     )
-    from flythrough.engine.run_needs import default_parts, own_window, run_needs
+    from flythrough.engine.run_needs import own_window, run_needs
 
     device, hardware = pick_device(intent.device), intent.hardware
     kind = "cuda" if device.type == "cuda" else "cpu"
-    parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
-    if intent.caption is not None:
-        parts = replace(parts, captioner=find_captioner(intent.caption))
+    parts = _parts(intent, method, folder)
     every = run_needs(folder, size, method, intent.frames, kind, parts=parts)
     every = with_graphs(every, hardware)
     needs = every.without(named_devices(hardware))
@@ -308,40 +382,3 @@ def _duration(plan: Any, frames: int, window: Window, device: Any, weights: int)
         f"({plan.flops / 1e12:.3g} T operations, {rate / 1e12:.3g} T a second), loading apart"
     )
     return Row("time", words, data={"seconds": total, "flops": plan.flops})
-
-
-def bus_rate(device: Any) -> float:
-    """Bytes a second from page-locked host memory to a GPU; takes a moment."""
-    import torch
-
-    size = 1 << 28
-    source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
-        source.to(device)
-        torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return size / best
-
-
-def matrix_rate(device: Any) -> float:
-    """Floating-point operations a second in matrix products, bfloat16 on a GPU, float32 on a CPU;
-    takes a moment."""
-    import torch
-
-    on_gpu = device.type == "cuda"
-    side = 8192 if on_gpu else 1024
-    a = torch.randn(side, side, device=device).to(torch.bfloat16 if on_gpu else torch.float32)
-
-    def timed(repeats: int) -> float:
-        started = time.perf_counter()
-        for _ in range(repeats):
-            a @ a
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    timed(3)
-    best = min(timed(10 if on_gpu else 2) / (10 if on_gpu else 2) for _ in range(3))
-    return 2.0 * side**3 / best

@@ -42,9 +42,10 @@ def check_hardware(
     method: Method,
     *,
     renders: bool,
+    here: bool = True,
 ) -> None:
     """--gpus, --graphs, --geometry-device and --codec-device; ``renders``: whether a scene is
-    rendered here.
+    rendered here; ``here``: whether the run would be on this machine, whose GPUs are counted then.
 
     Raises:
         InputError: too few GPUs, or an option without effect.
@@ -53,6 +54,8 @@ def check_hardware(
         _check_graphs(hardware.gpus, device, compute)
     if hardware.gpus != 1:
         _check_gpus(hardware.gpus, device, memory, compute, method)
+        if here and device != "cpu":
+            _check_count(hardware.gpus)
     for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
         if name is None:
             continue
@@ -95,13 +98,15 @@ def _check_gpus(
             f"--gpus {gpus} needs the denoiser's weights on every GPU; drop it or leave out "
             "--memory offload."
         )
-    if device == "cpu":  # processes on the CPU: slow, and the way to try it
-        return
-    if device not in ("auto", "cuda", "cuda:0"):
+    # Processes on the CPU are slow, and the way to try it.
+    if device not in ("auto", "cpu", "cuda", "cuda:0"):
         raise InputError(
             f"--gpus {gpus} takes the GPUs from cuda:0 on, so --device {device} does not fit; drop "
             "one of them, or choose GPUs with CUDA_VISIBLE_DEVICES."
         )
+
+
+def _check_count(gpus: int) -> None:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -53,6 +53,7 @@ class RunParts:
         codec_dtype: what the codec computes in; None: float16 on a GPU, else float32.
         captioner: words the prompts of method worldwarp.
         eight_bits: the denoiser's large weights are 8-bit.
+        card_bytes: memory of the GPU that is meant; None: of the one that is here.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -64,6 +65,7 @@ class RunParts:
     codec_dtype: torch.dtype | None = None
     captioner: CaptionerFolder | None = None
     eight_bits: bool = False
+    card_bytes: int | None = None
 
 
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
@@ -163,6 +165,7 @@ def run_needs(
         adapters=parts.adapters,
         eight_bits=parts.eight_bits,
         stored_as=folder.stored_as,
+        card_bytes=parts.card_bytes,
     )
     counts = steps or defaults.steps
     scale = defaults.guidance_scale if guidance is None else guidance
@@ -232,6 +235,7 @@ def _worldwarp_needs(
         codec_dtype=wide,
         eight_bits=parts.eight_bits,
         stored_as=folder.stored_as,
+        card_bytes=parts.card_bytes,
     )
     factor, length = needs.codec.spatial, folder.defaults.max_sequence_length
     latent = size[0] // factor, size[1] // factor

@@ -19,6 +19,7 @@ from flythrough.models.codec import LATENTS_PER_PASS, VideoCodec
 from flythrough.models.depth_input import depth_input
 from flythrough.models.expected import meta_network
 from flythrough.models.fast.fp8 import saved_bytes
+from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.headers import read_header
 from flythrough.models.helios import HeliosTransformer
 from flythrough.models.history_tokens import History
@@ -65,6 +66,7 @@ class ModelNeeds:
         adapters: files or folders of adapters that run beside the denoiser's weights.
         eight_bits: the denoiser's large weights are 8-bit.
         stored_as: the type that the denoiser will be stored in, where ``folder`` has no weights.
+        card_bytes: memory of the GPU, if another one than that of this machine is meant.
 
     Raises:
         WeightsError: a configuration describes no network that can be used, or an adapter does not
@@ -83,6 +85,7 @@ class ModelNeeds:
         adapters: Sequence[Path] = (),
         eight_bits: bool = False,
         stored_as: str | None = None,
+        card_bytes: int | None = None,
     ) -> None:
         self.folder, self.dtype = folder, dtype
         self._transformer = _meta(folder, denoiser)
@@ -103,6 +106,8 @@ class ModelNeeds:
         self._codec_net: nn.Module = self.codec.net
         if isinstance(self.codec, VideoCodec):
             self.codec.per_pass = LATENTS_PER_PASS[device]
+        elif isinstance(self.codec, FastWanCodec):
+            self.codec.card_bytes = card_bytes
         geometry = folder / "geometry"
         self._geometry = _meta(folder, "geometry") if geometry.is_dir() else None
 

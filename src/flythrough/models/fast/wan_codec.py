@@ -35,7 +35,13 @@ class FastWanCodec(WanCodec):
 
     Args:
         net: diffusers' ``AutoencoderKLWan``, one that ``why_not_codec`` has nothing against.
+
+    Attributes:
+        card_bytes: memory of the GPU that a network without memory of its own is planned for; None:
+            of the one that is here.
     """
+
+    card_bytes: int | None = None
 
     def __init__(self, net: Any, dtype: torch.dtype, settings: CodecSettings | None = None) -> None:
         super().__init__(net)
@@ -85,6 +91,8 @@ class FastWanCodec(WanCodec):
         return max(1, int(min(room, _LARGEST / frame - 2) // self.temporal))
 
     def _budget(self) -> float:
+        if self.card_bytes is not None:
+            return max(_LEAST, self.card_bytes / _SHARE)
         if self.device.type == "cuda" or (self.device.type == "meta" and torch.cuda.is_available()):
             device = self.device if self.device.type == "cuda" else torch.device("cuda")
             total = torch.cuda.get_device_properties(device).total_memory
