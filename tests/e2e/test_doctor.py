@@ -180,7 +180,7 @@ def test_an_unfetched_model_has_no_st_diff(flythrough: Command) -> None:
     assert "helios-mid" in answer.err
 
 
-def test_a_card_that_is_not_here(flythrough: Command) -> None:
+def test_a_card_that_is_not_here(flythrough: Command, capsys: pytest.CaptureFixture[str]) -> None:
     """The figures are those of a GPU whatever this machine has, and of no other machine's host."""
 
     def found(*words: object) -> dict[str, Any]:
@@ -193,6 +193,10 @@ def test_a_card_that_is_not_here(flythrough: Command) -> None:
     assert 18 * GIB < small["--memory drop-text"]["device_bytes"] < 19 * GIB
     assert small["--memory drop-text"]["fits"] is True
     assert small["--memory resident"]["fits"] is False
+    assert run(["doctor", "--model", "helios-distilled", "--card", "24"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("no   --memory resident") for line in lines)
+    assert lines[-1] == "it fits"
     large, larger = found("--card", 48), found("--card", 141)
     decode = [plan["--memory resident"]["phases"]["decode"] for plan in (large, larger)]
     assert decode[1] > decode[0] + GIB  # the codec takes more at once

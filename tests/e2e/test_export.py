@@ -128,6 +128,7 @@ def test_chunks_that_share_frames(
         answer = flythrough("export", run, "-o", target, "--formats", "cameras,colmap")
         assert answer.status == 0, answer.err
         assert answer.result["frames"] == frames
+        assert ("the run has 9 of its 12 frames" in answer.err) == (chunks == 1)
         with np.load(target / "cameras.npz") as cameras:
             assert len(cameras["K"]) == frames
         assert len(list((target / "images").iterdir())) == frames

@@ -246,6 +246,8 @@ def test_what_is_cut_or_assumed_is_announced(
     assert "only the middle" not in cut.err
     upright = flythrough(*words, "--camera", "static", "--frames", 8, "--size", "128x64")
     assert "in a video 64 wide and 128 high (--size is HEIGHTxWIDTH)" in upright.err
+    assert "at 128x64 its videos may fall apart" in upright.err
+    assert "fall apart" not in cut.err
 
 
 def test_without_an_adapter_the_model_runs_zero_shot_and_says_so(

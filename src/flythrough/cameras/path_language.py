@@ -246,6 +246,8 @@ def _only(rest: list[str], piece: str, example: str) -> str:
     if len(rest) != 1:
         odd = next((word for word in rest if not _is_amount(word)), rest[-1] if rest else None)
         fault = "lacks an amount" if odd is None else f"has the surplus word {odd!r}"
+        if "," in piece:
+            fault = "has a comma"
         raise CameraError(
             f"The step {piece!r} {fault}; a step reads VERB [DIRECTION] AMOUNT [over SECONDS], "
             f"with an amount like {example}, and steps are separated by ';'."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from flythrough.cli.hardware import CodecDevice, GeometryDevice, Gpus, Graphs
 from flythrough.cli.output import emit
 from flythrough.engine.words import MemoryChoice, Precision, parse_size
+
+if TYPE_CHECKING:
+    from flythrough.engine.doctor import Row
 
 
 def doctor(  # noqa: PLR0913 - the command line
@@ -66,7 +69,7 @@ def doctor(  # noqa: PLR0913 - the command line
         card,
     )
     report = examine(intent)
-    lines = [f"{'ok  ' if row.good else 'FAIL'} {row.name}: {row.found}" for row in report.rows]
+    lines = [f"{_mark(row)} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
     if card is not None:
         verdict = "it fits" if report.good else "it does not fit: see the lines marked FAIL"
@@ -89,3 +92,10 @@ def doctor(  # noqa: PLR0913 - the command line
                 f"A GPU of {card:g} GB is too small ({bad}); see the lines marked FAIL."
             )
         raise FaultError(f"This machine is not ready ({bad}); see the lines marked FAIL.")
+
+
+def _mark(row: Row) -> str:
+    """Before a finding: good, one of several choices that is out, or a fault."""
+    if not row.good:
+        return "FAIL"
+    return "no  " if row.data.get("fits") is False else "ok  "

@@ -315,6 +315,6 @@ def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | Non
             "seconds": round(seconds, 2),
             "digest": rollout.digest(),
         },
-        f"{output}: {count} frames, {len(rollout.chunks)} chunks, "
+        f"{output}: {count} frames, {len(rollout.chunks)} chunk{'s'[len(rollout.chunks) == 1 :]}, "
         + (f"{seconds:.1f} s" if made else "written from what was made before"),
     )

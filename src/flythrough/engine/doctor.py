@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flythrough.engine.device_rates import bus_rate, matrix_rate
 from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
 from flythrough.engine.options import check_device, check_memory, check_size
+from flythrough.engine.request_notes import size_notes
 from flythrough.engine.words import MemoryChoice, Precision
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
@@ -197,7 +198,10 @@ def _camera(folder: ModelFolder, method: Method) -> list[Row]:
     if folder.geometry is None:
         lacking.append("geometry network (name one with --geometry, such as depth-anything)")
     if method == "warp-as-history" and folder.camera_lora is None:
-        lacking.append("camera adapter (--lora FILE, such as that of warp-as-history-lora)")
+        lacking.append(
+            "camera adapter (--lora FILE, such as that of warp-as-history-lora, which is not for "
+            "commercial use)"
+        )
     if not lacking:
         return []
     words = f"{folder.name} ships no {' and no '.join(lacking)}"
@@ -222,7 +226,7 @@ def _on_card(
     usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
     plans = [needs.plan(placement) for placement in usable]
     rows = [
-        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {where}"),
+        Row("run", _run(intent, method, folder, size, where)),
         *(_placed(plan, plan.fits(free, plan.host_bytes), "it", method) for plan in plans),
     ]
     if intent.precision != "full":
@@ -241,6 +245,13 @@ def _on_card(
         wanted = int(needs.alone(["denoiser"], "cuda") * SLACK)
         rows.append(_needed(f"each of {hardware.gpus - 1} others", ["denoiser"], wanted, free))
     return rows
+
+
+def _run(
+    intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int], where: str
+) -> str:
+    words = f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {where}"
+    return "; ".join([words, *size_notes(size, folder)])
 
 
 def _parts(intent: Intent, method: Method, folder: ModelFolder) -> RunParts:
@@ -278,7 +289,7 @@ def _foretold(
     usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
     plans = [needs.plan(placement) for placement in usable]
     rows = [
-        Row("run", f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {device}"),
+        Row("run", _run(intent, method, folder, size, str(device))),
         *(_placed(plan, plan.fits(free, host_free), where, method) for plan in plans),
     ]
     rows += _precision(intent.precision, device)

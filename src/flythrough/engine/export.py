@@ -123,6 +123,12 @@ def export(checked: CheckedExport, notify: Notify, progress: Progress) -> dict[s
     Raises:
         FaultError: the disk failed or is full.
     """
+    whole = checked.plan.frames
+    if checked.frames < whole:
+        notify(
+            f"the run has {checked.frames} of its {whole} frames: what is there is exported; "
+            f"finish it with `flythrough continue {checked.request.folder}`."
+        )
     output = checked.request.output.absolute()
     needed = _NEEDS_SCENE & set(checked.formats)
     scene = keyframes_of(checked, notify, progress) if needed else ()

@@ -36,7 +36,7 @@ from flythrough.engine.options import (
     check_targets,
 )
 from flythrough.engine.presets import PresetName, WarpBand
-from flythrough.engine.request_notes import request_notes, video_notes
+from flythrough.engine.request_notes import request_notes, size_notes, video_notes
 from flythrough.engine.start_video import StartVideo, read_start_video
 from flythrough.engine.warp_options import Fill
 from flythrough.engine.warp_video import WarpVideo, read_warp
@@ -206,7 +206,11 @@ def check(request: GenerateRequest) -> CheckedRequest:
     if method != "helios":
         _check_files(request, model, photo)
     video = None if request.video is None else read_start_video(request.video, size)
-    notes = request_notes(request, photo, trajectory, warp) + video_notes(request, video, model)
+    notes = (
+        *size_notes(size, model),
+        *request_notes(request, photo, trajectory, warp),
+        *video_notes(request, video, model),
+    )
     return CheckedRequest(
         request,
         method,

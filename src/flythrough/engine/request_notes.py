@@ -72,6 +72,17 @@ def request_notes(
     return tuple(notes)
 
 
+def size_notes(size: tuple[int, int], model: ModelFolder) -> tuple[str, ...]:
+    """That a model knows one size, where the video has another."""
+    own = model.defaults.height, model.defaults.width
+    if size == own:
+        return ()
+    return (
+        f"{model.name} was trained on frames of {own[0]}x{own[1]}: at {size[0]}x{size[1]} its "
+        "videos may fall apart.",
+    )
+
+
 def video_notes(
     request: GenerateRequest, video: StartVideo | None, model: ModelFolder
 ) -> tuple[str, ...]:

@@ -211,8 +211,11 @@ def _fetched(name: str) -> Path:
     entry = ENTRIES.get(name)
     if entry is None or entry.kind != "model":
         known = ", ".join(e.name for e in ENTRIES.values() if e.kind == "model")
+        fault = f"There is no model {name!r}"
+        if entry is not None:
+            fault = f"{name!r} is no model but a part of one ({entry.what})"
         raise WeightsError(
-            f"There is no model {name!r}; use one of {known}, or the path of a folder in the "
+            f"{fault}; use one of {known}, or the path of a folder in the "
             "diffusers layout (transformer, vae, text_encoder, tokenizer, scheduler)."
         )
     local = find_local(entry)

@@ -177,6 +177,7 @@ def test_lemniscate_has_constant_speed_and_returns() -> None:
         ("truck down 0.2", ["'crane down 0.2'"]),
         ("forward", ["amount"]),
         ("forward 1 2", ["surplus", "'2'"]),
+        ("forward 0.3, pan right 10deg", ["has a comma", "separated by ';'"]),
         ("forward nan", ["finite"]),
         ("forward 1e999", ["finite"]),
         ("forward fast", ["'fast'"]),
