@@ -98,7 +98,7 @@ def test_what_is_here_is_found(tiny_model: Path, monkeypatch: pytest.MonkeyPatch
         assert folder.stored_as is None
     with pytest.raises(WeightsError, match="no model 'helios'"), found_or_foreseen("helios"):
         pass
-    with pytest.raises(WeightsError, match="no model 'pi3x'"), found_or_foreseen("pi3x"):
+    with pytest.raises(WeightsError, match="'pi3x' is no model"), found_or_foreseen("pi3x"):
         pass
 
 
