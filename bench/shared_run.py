@@ -46,15 +46,15 @@ def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[st
     )
     done: list[float] = []
     labels: dict[str, float] = {}
-    last = [began, ""]
+    since, doing = began, ""
 
     def told(index: int, label: str, share: float) -> None:
+        nonlocal since, doing
         del share
         now = time.perf_counter()
         if index >= skip:
-            doing = str(last[1])
-            labels[doing] = labels.get(doing, 0.0) + now - float(last[0])
-        last[:] = [now, label]
+            labels[doing] = labels.get(doing, 0.0) + now - since
+        since, doing = now, label
         if label == "done":
             done.append(now)
 

@@ -304,17 +304,17 @@ def write_video_of(rollout: Rollout, plan: Plan, output: Path, before: int | Non
     none if it is None."""
     from flythrough.engine.run import write_result
 
-    count = write_result(rollout, plan, output)
-    made = rollout.chunks[len(rollout.chunks) if before is None else before :]
+    count, chunks = write_result(rollout, plan, output), len(rollout.chunks)
+    made = rollout.chunks[chunks if before is None else before :]
     seconds = sum(sum(chunk.timings.values()) for chunk in made)
     emit(
         {
             "output": str(output),
             "frames": count,
-            "chunks": len(rollout.chunks),
+            "chunks": chunks,
             "seconds": round(seconds, 2),
             "digest": rollout.digest(),
         },
-        f"{output}: {count} frames, {len(rollout.chunks)} chunk{'s'[len(rollout.chunks) == 1 :]}, "
+        f"{output}: {count} frames, {chunks} chunk{'' if chunks == 1 else 's'}, "
         + (f"{seconds:.1f} s" if made else "written from what was made before"),
     )

@@ -223,12 +223,9 @@ def _on_card(
     needs = run_needs(folder, size, method, intent.frames, "cuda", parts=parts)
     needs = with_graphs(needs, hardware)
     where = f"a GPU of {intent.card:g} GB ({free / _GIB:.1f} GiB)"
-    usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
-    plans = [needs.plan(placement) for placement in usable]
-    rows = [
-        Row("run", _run(intent, method, folder, size, where)),
-        *(_placed(plan, plan.fits(free, plan.host_bytes), "it", method) for plan in plans),
-    ]
+    rows = [_run(intent, method, folder, size, where)]
+    for plan in _plans(needs, hardware):
+        rows.append(_placed(plan, plan.fits(free, plan.host_bytes), "it", method))
     if intent.precision != "full":
         least = "of compute capability 8.9 or more"
         if intent.precision == "fp8-all":
@@ -249,12 +246,20 @@ def _on_card(
 
 def _run(
     intent: Intent, method: Method, folder: ModelFolder, size: tuple[int, int], where: str
-) -> str:
+) -> Row:
+    """The run that is foretold."""
     words = f"{intent.frames} frames of {size[0]}x{size[1]}, {method}, on {where}"
-    return "; ".join([words, *size_notes(size, folder)])
+    return Row("run", "; ".join([words, *size_notes(size, folder)]))
+
+
+def _plans(needs: RunNeeds, hardware: Hardware) -> list[MemoryPlan]:
+    """The plans to choose from; layers are not streamed where other devices take part."""
+    usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
+    return [needs.plan(placement) for placement in usable]
 
 
 def _parts(intent: Intent, method: Method, folder: ModelFolder) -> RunParts:
+    """What the run has beside the networks of its folder."""
     from flythrough.engine.run_needs import default_parts
 
     parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
@@ -285,13 +290,9 @@ def _foretold(
     needs = every.without(named_devices(hardware))
     free, host_free = free_bytes(device), available_host_bytes()
     where = f"GPU {device}" if kind == "cuda" else "host memory"
-
-    usable = (p for p in needs.placements if p != "offload" or hardware == ONE_DEVICE)
-    plans = [needs.plan(placement) for placement in usable]
-    rows = [
-        Row("run", _run(intent, method, folder, size, str(device))),
-        *(_placed(plan, plan.fits(free, host_free), where, method) for plan in plans),
-    ]
+    rows = [_run(intent, method, folder, size, str(device))]
+    for plan in _plans(needs, hardware):
+        rows.append(_placed(plan, plan.fits(free, host_free), where, method))
     rows += _precision(intent.precision, device)
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)

@@ -107,6 +107,7 @@ def _check_gpus(
 
 
 def _check_count(gpus: int) -> None:
+    """Whether this machine has so many."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

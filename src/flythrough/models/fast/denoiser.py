@@ -69,13 +69,23 @@ class _Products(NamedTuple):
     number: int
 
 
+class Call(NamedTuple):
+    """What a call reads beside its inputs. ``past`` history tokens lie before ``now`` noisy."""
+
+    products: list[BlockProducts]
+    text: TextKeys
+    mask: Tensor | None
+    past: int
+    now: int
+
+
 class _Key(NamedTuple):
     """What a recorded call depends on beside its inputs. Prompts and products count by numbers that
-    are given once; an ``id`` may come back."""
+    are given once; an ``id`` may come back. ``rare`` as in :func:`is_rare`."""
 
     shape: torch.Size
     past: int
-    tables: int
+    table_batch: int
     rare: bool
     prompt: int
     products: int
@@ -161,8 +171,8 @@ class FastDenoiser:
         embedding, *rows = net._rows(timestep.to(x.device).expand(batch))
         products = self._block_products(x.dtype)
         text = self._text_keys(encoder_hidden_states, x.dtype)
-        now = noisy.shape[1]
-        work = self._work(products.blocks, text.keys, layout.mask, past, now)
+        call = Call(products.blocks, text.keys, layout.mask, past, noisy.shape[1])
+        work = self._work(call)
         inputs = (x, embedding, *rows, *layout.tables)
         dropped = history is not None and history.dropped  # the next chunk has another number
         rare = is_rare(x.shape[1], dropped)
@@ -170,10 +180,10 @@ class FastDenoiser:
             if self._recordings is None or layout.mask is not None or dropped:
                 found = work(*inputs)
             else:
-                batch = len(layout.tables.cos)
-                key = _Key(x.shape, past, batch, rare, text.number, products.number)
+                table_batch = len(layout.tables.cos)
+                key = _Key(x.shape, past, table_batch, rare, text.number, products.number)
                 found = self._recordings.run(key, work, inputs)
-            normed = self._whole(found, past, now)
+            normed = self._whole(found, call)
         return net._unpatched(net.proj_out(normed), grid)
 
     def would_plan(self, chosen: ChosenTokens, latents: Kernel) -> bool:
@@ -204,33 +214,23 @@ class FastDenoiser:
         """As the transformer's own, under "drop"."""
         return self.net.pack_history(history)
 
-    def _work(
-        self,
-        products: list[BlockProducts],
-        text: TextKeys,
-        mask: Tensor | None,
-        past: int,
-        now: int,
-    ) -> Work:
+    def _work(self, call: Call) -> Work:
         """What turns tokens [B,past+now,D], the time embedding, the rows of history and noisy
         tokens and the rotary tables into normed noisy tokens [B,now,D]."""
-        del now
 
-        def work(
-            x: Tensor, embedding: Tensor, before: Tensor, noisy: Tensor, cos: Tensor, sin: Tensor
-        ) -> Tensor:
-            tables, ways = Tables(cos, sin), (self.attend, self.attend_prompt)
+        def work(x: Tensor, embedding: Tensor, past: Tensor, now: Tensor, *own: Tensor) -> Tensor:
+            tables, ways = Tables(*own), (self.attend, self.attend_prompt)
             blocks = [
-                FastBlock(block, made, keys, tables, mask, *ways)
-                for block, made, keys in zip(self._layers, products, text, strict=True)
+                FastBlock(block, made, keys, tables, call.mask, *ways)
+                for block, made, keys in zip(self._layers, call.products, call.text, strict=True)
             ]
-            return self._through(x, past, blocks, self._rows(before, noisy, embedding, len(x)))
+            return self._through(x, call.past, blocks, self._rows(past, now, embedding, len(x)))
 
         return work
 
-    def _whole(self, found: Tensor, past: int, now: int) -> Tensor:
-        """All noisy tokens, from what :meth:`_work` gave."""
-        del past, now
+    def _whole(self, found: Tensor, call: Call) -> Tensor:
+        """All noisy tokens [B,now,D], from what :meth:`_work` gave."""
+        del call
         return found
 
     def _through(self, x: Tensor, past: int, blocks: list[FastBlock], rows: list[Rows]) -> Tensor:

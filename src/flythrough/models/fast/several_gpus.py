@@ -20,9 +20,8 @@ from torch import Tensor
 
 from flythrough.models.fast.activations import Activations
 from flythrough.models.fast.block import FastBlock, turned
-from flythrough.models.fast.denoiser import FastDenoiser, TextKeys
+from flythrough.models.fast.denoiser import Call, FastDenoiser
 from flythrough.models.fast.elementwise import Elementwise
-from flythrough.models.fast.products import BlockProducts
 from flythrough.models.fast.recordings import Work
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.token_cut import TokenCut
@@ -132,36 +131,27 @@ class SharedDenoiser(FastDenoiser):
             del self._cuts[next(iter(self._cuts))]
         return found
 
-    def _work(
-        self,
-        products: list[BlockProducts],
-        text: TextKeys,
-        mask: Tensor | None,
-        past: int,
-        now: int,
-    ) -> Work:
+    def _work(self, call: Call) -> Work:
         """As one GPU's, but it gives the noisy tokens of this process [B,n,D], fillers included."""
-        cut, own, order = self._located(past, now)
-        gathered = None if mask is None else mask.index_select(-1, order)
+        cut, mine, order = self._located(call.past, call.now)
+        mask = None if call.mask is None else call.mask.index_select(-1, order)
         before = len(cut.history(self.exchange.rank))
 
-        def work(
-            x: Tensor, embedding: Tensor, then: Tensor, noisy: Tensor, cos: Tensor, sin: Tensor
-        ) -> Tensor:
-            tables = Tables(cos.index_select(1, own), sin.index_select(1, own))
+        def work(x: Tensor, embedding: Tensor, past: Tensor, now: Tensor, *own: Tensor) -> Tensor:
+            tables = Tables(*(table.index_select(1, mine) for table in own))
             ways = (self.attend, self.attend_prompt, self.exchange, cut)
             blocks: list[FastBlock] = [
-                SharedBlock(block, made, keys, tables, gathered, *ways)
-                for block, made, keys in zip(self._layers, products, text, strict=True)
+                SharedBlock(block, made, keys, tables, mask, *ways)
+                for block, made, keys in zip(self._layers, call.products, call.text, strict=True)
             ]
-            rows = self._rows(then, noisy, embedding, len(x))
-            return self._through(x.index_select(1, own), before, blocks, rows)
+            rows = self._rows(past, now, embedding, len(x))
+            return self._through(x.index_select(1, mine), before, blocks, rows)
 
         return work
 
-    def _whole(self, found: Tensor, past: int, now: int) -> Tensor:
+    def _whole(self, found: Tensor, call: Call) -> Tensor:
         # Never recorded: torch's watchdog sees this exchange alone, and with it a call that stalls.
-        cut = self._located(past, now).cut
+        cut = self._located(call.past, call.now).cut
         longest = cut.longest_tail
         sent = found.new_zeros(found.shape[0], longest, found.shape[2])
         sent[:, : found.shape[1]] = found
