@@ -1,8 +1,8 @@
 """Chunks of whole runs whose denoiser several GPUs share: the time of each, through the library.
 
-    python bench/shared_run.py FOLDER -o OUT.json --run 1:helios:auto --run 4:helios:auto:graphs
+    python bench/shared_run.py FOLDER -o OUT.json --run 1:helios:auto --run 4:helios:auto
 
-A run is GPUS:METHOD:COMPUTE[:graphs][:CODEC DEVICE]; method ``helios`` goes on from a photo,
+A run is GPUS:METHOD:COMPUTE[:launched][:CODEC DEVICE]; method ``helios`` goes on from a photo,
 ``camera`` follows a path on a flat depth, and COMPUTE is a word of ``ft.load(compute=...)``. The
 first chunks prepare kernels and recordings; the median is that of the chunks after --skip. With
 --touched this process uses its GPU before Flythrough does, as notebooks may.
@@ -31,8 +31,8 @@ _PATH = "forward 0.6; pan right 20deg"
 def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[str, Any]:
     """One run: seconds of every chunk and of what it was doing meanwhile."""
     gpus, method, compute, *more = run.split(":", 3)
-    graphs = bool(more) and more[0].split(":")[0] == "graphs"
-    codec = more[0].removeprefix("graphs").removeprefix(":") if more else ""
+    launched = bool(more) and more[0].split(":")[0] == "launched"
+    codec = more[0].removeprefix("launched").removeprefix(":") if more else ""
     began = time.perf_counter()
     pipe = ft.load(
         folder,
@@ -42,7 +42,7 @@ def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[st
         lora="off" if method == "camera" else "default",
         geometry="flat" if method == "camera" else "default",
         codec_device=codec or None,
-        graphs=graphs,
+        graphs=False if launched else None,
     )
     done: list[float] = []
     labels: dict[str, float] = {}

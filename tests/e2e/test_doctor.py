@@ -115,8 +115,9 @@ def test_each_gpu_has_a_row(flythrough: Command, tiny_model: Path, memory: Memor
 
     pair = devices("--gpus", 2)
     assert pair.keys() == {"cuda:0", "cuda:1"}
-    recorded = devices("--gpus", 2, "--graphs")
-    assert recorded["cuda:1"] > pair["cuda:1"]
+    assert devices("--gpus", 2, "--graphs") == pair  # as there is room
+    launched = devices("--gpus", 2, "--no-graphs")
+    assert launched["cuda:1"] < pair["cuda:1"]
     shared = devices("--gpus", 2, "--codec-device", "cuda:1")
     assert shared["cuda:1"] > pair["cuda:1"]
     assert shared["cuda:0"] < pair["cuda:0"]
@@ -124,6 +125,7 @@ def test_each_gpu_has_a_row(flythrough: Command, tiny_model: Path, memory: Memor
     assert apart["cuda:0"] < shared["cuda:0"]
     answer = flythrough("doctor", "--model", tiny_model, "--gpus", 2)
     assert answer.result["cuda:1"].endswith("GiB for denoiser, 100.0 GiB free")
+    assert "calls of the denoiser are recorded" in answer.result["graphs"]
     assert answer.result["time"].endswith("counted for one of the 2 that share the denoiser")
 
 
@@ -154,9 +156,10 @@ def test_processes_on_the_cpu(flythrough: Command, tiny_model: Path) -> None:
     ("options", "said"),
     [
         (["--gpus", "0"], "--gpus 0 is out of range"),
-        (["--gpus", "2"], "needs 2 CUDA GPUs, but there are 0; drop it"),
+        (["--gpus", "2"], "there are 0; drop it or plan for GPUs that are not here with --card."),
         (["--gpus", "2", "--memory", "offload"], "weights on every GPU"),
         (["--graphs"], "--graphs has no effect on one GPU"),
+        (["--no-graphs"], "--no-graphs has no effect on one GPU"),
         (["--graphs", "--gpus", "2", "--device", "cpu"], "--graphs has no effect on a CPU"),
         (["--codec-device", "cpu", "--device", "cpu"], "no effect"),
         (["--geometry-device", "cuda:7"], "not available here"),

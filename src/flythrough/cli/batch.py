@@ -46,7 +46,7 @@ def batch(  # noqa: PLR0913 - the command-line contract
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     codec_precision: CodecType = "auto",
 ) -> None:
     """Make every video of MANIFEST, a .csv or .jsonl list with one row a video.

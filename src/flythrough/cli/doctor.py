@@ -39,7 +39,7 @@ def doctor(  # noqa: PLR0913 - the command line
         Parameter(help="fp8 and fp8-all: the denoiser's large weights take half the memory."),
     ] = "full",
     gpus: Gpus = 1,
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
     card: Annotated[

@@ -210,7 +210,7 @@ def generate(  # noqa: PLR0913 - the command-line contract
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
     codec_precision: CodecType = "auto",

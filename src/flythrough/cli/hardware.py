@@ -10,9 +10,10 @@ from flythrough.cli.groups import HARDWARE
 
 Gpus = Annotated[int, Parameter(group=HARDWARE, help="GPUs that share each step of the denoiser.")]
 Graphs = Annotated[
-    bool,
+    bool | None,
     Parameter(
-        group=HARDWARE, negative="", help="With --gpus: record calls as CUDA graphs; faster, new."
+        group=HARDWARE,
+        help="With --gpus: record calls as CUDA graphs, faster; default: where there is room.",
     ),
 ]
 GeometryDevice = Annotated[

@@ -40,7 +40,7 @@ def resume(  # noqa: PLR0913 - the command line
     compiled: Compiled = False,
     precision: PrecisionOption = "full",
     gpus: Gpus = 1,
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     geometry_device: GeometryDevice = None,
     codec_device: CodecDevice = None,
     codec_precision: CodecType = "auto",

@@ -34,14 +34,12 @@ def accelerated(
     compute: Compute,
     notify: Notify,
     make: MakeFast = FastDenoiser,
-    *,
-    graphs: bool = False,
 ) -> LoadedModel:
     """``model`` with the denoiser that ``compute`` asks for; call it once adapters are attached.
 
     ``auto`` is the fast path on CUDA GPUs and the plain one elsewhere. ``fp8`` and ``fp8-all`` give
     the large weights up in place. ``make`` builds the fast path, and where it shares its work with
-    other GPUs nothing else will do. ``graphs``: calls that come back are recorded.
+    other GPUs nothing else will do.
 
     Raises:
         InputError: the choice cannot be had with this model, placement or device.
@@ -61,7 +59,9 @@ def accelerated(
             )
         _take_plain(compute, reason, notify)
         return replace(model, fast=None)
-    fast = fast_denoiser(model.transformer, compute, model.device, notify, make, graphs=graphs)
+    fast = fast_denoiser(
+        model.transformer, compute, model.device, notify, make, graphs=model.records
+    )
     return replace(model, fast=fast)
 
 

@@ -110,7 +110,7 @@ def run_batch(
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
     gpus: int = 1,
-    graphs: bool = False,
+    graphs: bool | None = None,
     codec_precision: CodecPrecision = "auto",
     keep_rollouts: bool = False,
     callback: BatchProgress | None = None,

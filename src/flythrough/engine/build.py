@@ -182,13 +182,11 @@ def build_session(
     device = pick_device(device_name)
     check_eight_bits(compute, device)  # before much is read
     dtype, wide = pick_dtype(device), codec_dtype(codec_precision, compute, device)
-    placement, beside = Placed("resident")
-    eight_bits = compute in EIGHT_BITS
+    placed, eight_bits = Placed("resident"), compute in EIGHT_BITS
     if loaded is None:
         drop_weights()
-        placement, beside = placement_for(
-            spec, folder, device, memory, notify, hardware, wide, eight_bits
-        )
+        placed = placement_for(spec, folder, device, memory, notify, hardware, wide, compute)
+    placement = placed.placement
     if spec.method == "worldwarp":
         st_diff = loaded or away(
             load_st_diff_model(
@@ -219,7 +217,7 @@ def build_session(
             denoiser_waits=eight_bits,
         )
         announce_plain_codec(model.codec, notify)
-        model = away(replace(model, decodes_beside=beside), hardware)
+        model = away(replace(model, decodes_beside=placed.beside, records=placed.records), hardware)
     else:
         assert isinstance(loaded, LoadedModel)
         detach_adapters(loaded.transformer)
@@ -230,9 +228,9 @@ def build_session(
     make: MakeFast = FastDenoiser
     if hardware.gpus > 1:
         team = team_of(hardware.gpus, device)
-        team.load(spec, folder, compute, hardware.graphs)
+        team.load(spec, folder, compute, model.records)
         make = partial(LeadingDenoiser, team)
-    model = accelerated(model, compute, notify, make, graphs=hardware.graphs)
+    model = accelerated(model, compute, notify, make)
     if spec.method == "helios":
         return Session(HeliosGenerator(model, sampler), model)
     settings = WarpAsHistorySettings(

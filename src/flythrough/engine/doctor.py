@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flythrough.engine.device_rates import bus_rate, matrix_rate
-from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_hardware
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, check_count, check_hardware, may_record
 from flythrough.engine.options import check_device, check_memory, check_size
 from flythrough.engine.request_notes import size_notes
-from flythrough.engine.words import MemoryChoice, Precision
+from flythrough.engine.words import Compute, MemoryChoice, Precision
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
 from flythrough.models.captioner_folder import find_captioner
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from flythrough.engine.memory_plan import MemoryPlan, RunNeeds
+    from flythrough.engine.placement import Room
     from flythrough.engine.run_needs import RunParts
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "av", "safetensors")
@@ -126,17 +127,22 @@ def _checked_method(intent: Intent, folder: ModelFolder) -> Method:
     check_denoiser(method, folder)
     if intent.caption is not None and method != "worldwarp":
         raise no_captioner(intent.caption, method)
-    compute = "auto" if intent.precision == "full" else intent.precision
     check_hardware(
         intent.hardware,
         intent.device,
         intent.memory,
-        compute,
+        _compute(intent),
         method,
         renders=method != "helios",
-        here=intent.card is None,
+        here=False,
     )
+    if intent.hardware.gpus != 1 and intent.card is None and intent.device != "cpu":
+        check_count(intent.hardware.gpus, " or plan for GPUs that are not here with --card")
     return method
+
+
+def _compute(intent: Intent) -> Compute:
+    return "auto" if intent.precision == "full" else intent.precision
 
 
 def _package(name: str) -> Row:
@@ -213,15 +219,18 @@ def _on_card(
 ) -> list[Row]:
     """Whether the run would fit GPUs of that memory, whatever is here; of the host it says what is
     needed alone, and of time nothing."""
+    import torch
+
     from flythrough.engine.memory_plan import SLACK
-    from flythrough.engine.placement import check_stays, choose_placement, with_graphs
+    from flythrough.engine.placement import Room, check_stays, choose_placement
     from flythrough.engine.run_needs import run_needs
 
     assert intent.card is not None
     free, hardware = int(intent.card * 1e9), intent.hardware
     parts = replace(_parts(intent, method, folder), card_bytes=free)
     needs = run_needs(folder, size, method, intent.frames, "cuda", parts=parts)
-    needs = with_graphs(needs, hardware)
+    room = Room(torch.device("cuda", 0), 1 << 60, lambda _: free)
+    needs, recorded = _recorded(intent, needs, room)
     where = f"a GPU of {intent.card:g} GB ({free / _GIB:.1f} GiB)"
     rows = [_run(intent, method, folder, size, where)]
     for plan in _plans(needs, hardware):
@@ -232,12 +241,13 @@ def _on_card(
             least = "of Hopper's generation, and FlashAttention 3"
         rows.append(Row("precision", f"{intent.precision} needs a GPU {least}"))
     try:
-        plan = choose_placement(needs, intent.memory, free, 1 << 60, where)
+        plan = choose_placement(needs, intent.memory, free, room.host_free, where)
         check_stays(plan, hardware, free, where)
     except InputError as error:
         return [*rows, Row("memory", str(error), good=False)]
     words = f"--memory {plan.placement} fits, {plan.host_bytes / _GIB:.1f} GiB of host memory"
     rows.append(Row("memory", words))
+    rows += recorded
     if hardware.gpus > 1:
         wanted = int(needs.alone(["denoiser"], "cuda") * SLACK)
         rows.append(_needed(f"each of {hardware.gpus - 1} others", ["denoiser"], wanted, free))
@@ -273,12 +283,12 @@ def _foretold(
 ) -> list[Row]:
     from flythrough.engine.build import pick_device
     from flythrough.engine.placement import (
+        Room,
         available_host_bytes,
         check_stays,
         choose_placement,
         free_bytes,
         named_devices,
-        with_graphs,
     )
     from flythrough.engine.run_needs import own_window, run_needs
 
@@ -286,9 +296,10 @@ def _foretold(
     kind = "cuda" if device.type == "cuda" else "cpu"
     parts = _parts(intent, method, folder)
     every = run_needs(folder, size, method, intent.frames, kind, parts=parts)
-    every = with_graphs(every, hardware)
+    host_free = available_host_bytes()
+    every, recorded = _recorded(intent, every, Room(device, host_free, free_bytes))
     needs = every.without(named_devices(hardware))
-    free, host_free = free_bytes(device), available_host_bytes()
+    free = free_bytes(device)
     where = f"GPU {device}" if kind == "cuda" else "host memory"
     rows = [_run(intent, method, folder, size, str(device))]
     for plan in _plans(needs, hardware):
@@ -300,6 +311,7 @@ def _foretold(
     except InputError as error:
         return [*rows, Row("memory", str(error), good=False), *_other_devices(every, hardware)]
     rows.append(Row("memory", f"{free / _GIB:.1f} GiB free: --memory {plan.placement} fits"))
+    rows += recorded
     if hardware != ONE_DEVICE:
         rows.append(_own_device(device, plan, free))
     rows += _other_devices(every, hardware, plan.device_bytes)
@@ -311,6 +323,21 @@ def _foretold(
         shared = f"counted for one of the {hardware.gpus} that share the denoiser"
         spent = replace(spent, found=f"{spent.found}; {shared}")
     return [*rows, spent]
+
+
+def _recorded(intent: Intent, needs: RunNeeds, room: Room) -> tuple[RunNeeds, list[Row]]:
+    """``needs`` with those of recorded calls where calls are recorded, and what there is to say."""
+    from flythrough.engine.placement import records_calls, with_graphs
+
+    compute = _compute(intent)
+    if records_calls(needs, intent.hardware, compute, intent.memory, room):
+        needs = with_graphs(needs)
+        more = f"{needs.graph_bytes / _GIB:.1f} GiB more on each GPU"
+        return needs, [Row("graphs", f"calls of the denoiser are recorded: {more}")]
+    if may_record(intent.hardware, room.device.type, compute):
+        words = "too little memory to record calls of the denoiser, so they are launched"
+        return needs, [Row("graphs", words)]
+    return needs, []
 
 
 def _placed(plan: MemoryPlan, fits: bool, where: str, method: Method) -> Row:

@@ -22,13 +22,14 @@ Parts = TypeVar("Parts", bound="LoadedParts")
 
 @dataclass(frozen=True)
 class Hardware:
-    """``gpus`` share every call of the denoiser, with calls recorded as CUDA ``graphs`` if wanted;
-    ``geometry`` and ``codec`` name the devices of those networks, None being the run's own."""
+    """``gpus`` share every call of the denoiser, with calls recorded as CUDA ``graphs`` (None: if
+    there is room); ``geometry`` and ``codec`` name the devices of those networks, None being the
+    run's own."""
 
     gpus: int = 1
     geometry: str | None = None
     codec: str | None = None
-    graphs: bool = False
+    graphs: bool | None = None
 
 
 ONE_DEVICE = Hardware()
@@ -50,12 +51,12 @@ def check_hardware(
     Raises:
         InputError: too few GPUs, or an option without effect.
     """
-    if hardware.graphs:
-        _check_graphs(hardware.gpus, device, compute)
+    if hardware.graphs is not None:
+        _check_graphs(hardware, device, compute)
     if hardware.gpus != 1:
         _check_gpus(hardware.gpus, device, memory, compute, method)
         if here and device != "cpu":
-            _check_count(hardware.gpus)
+            check_count(hardware.gpus)
     for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
         if name is None:
             continue
@@ -106,28 +107,43 @@ def _check_gpus(
         )
 
 
-def _check_count(gpus: int) -> None:
-    """Whether this machine has so many."""
+def check_count(gpus: int, otherwise: str = "") -> None:
+    """Whether this machine has so many.
+
+    Raises:
+        InputError: it has not; the remedy ends with ``otherwise``.
+    """
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus > count:
         remedy = f"use --gpus {count}" if count > 1 else "drop it"
-        raise InputError(f"--gpus {gpus} needs {gpus} CUDA GPUs, but there are {count}; {remedy}.")
-
-
-def _check_graphs(gpus: int, device: str, compute: Compute) -> None:
-    if gpus == 1:
         raise InputError(
-            "--graphs has no effect on one GPU, whose calls outlast their launching; drop it or "
-            "add --gpus."
+            f"--gpus {gpus} needs {gpus} CUDA GPUs, but there are {count}; {remedy}{otherwise}."
+        )
+
+
+def _check_graphs(hardware: Hardware, device: str, compute: Compute) -> None:
+    word = "--graphs" if hardware.graphs else "--no-graphs"
+    if hardware.gpus == 1:
+        raise InputError(
+            f"{word} has no effect on one GPU, whose calls are not recorded because they outlast "
+            "their launching; drop it or add --gpus."
         )
     if device == "cpu":
-        raise InputError("--graphs has no effect on a CPU; drop it.")
+        raise InputError(f"{word} has no effect on a CPU, where no calls are recorded; drop it.")
     if compute == "compiled":
         raise InputError(
-            "--graphs records no calls that torch compiles; drop it or leave out --compile."
+            f"{word} has no effect with --compile, because calls that torch compiles are not "
+            "recorded; drop one of them."
         )
+
+
+def may_record(hardware: Hardware, device: str, compute: Compute) -> bool:
+    """Whether the calls that GPUs share are recorded, if there is room; ``device``: a type."""
+    if hardware.graphs is not None:
+        return hardware.graphs
+    return hardware.gpus > 1 and device == "cuda" and compute != "compiled"
 
 
 def _whole(name: str) -> str:

@@ -86,7 +86,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
     memory: MemoryChoice = "auto",
     compute: Compute = "auto",
     gpus: int = 1,
-    graphs: bool = False,
+    graphs: bool | None = None,
     geometry_device: str | None = None,
     codec_device: str | None = None,
     codec_precision: CodecPrecision = "auto",
@@ -104,7 +104,8 @@ def load(  # noqa: PLR0913 - what a model is loaded with
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled``, ``fp8`` or ``fp8-all``
             (see docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
-        gpus, graphs: how many share each step of the denoiser; whether they record its calls.
+        gpus, graphs: how many share each step of the denoiser; whether they record its calls as
+            CUDA graphs (None: if there is room).
         geometry_device, codec_device: where those networks run, if not on ``device``.
         codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
             fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-from flythrough.engine.hardware import ONE_DEVICE, Hardware
+from flythrough.engine.hardware import ONE_DEVICE, Hardware, may_record
 from flythrough.engine.memory_plan import SLACK, MemoryPlan, RunNeeds
 from flythrough.engine.options import check_memory
 from flythrough.engine.run_needs import captioner_of, parts_of, run_needs
-from flythrough.engine.words import MemoryChoice
+from flythrough.engine.words import EIGHT_BITS, Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder
 from flythrough.models.loading import Placement
@@ -26,10 +26,12 @@ _GIB = 2**30
 
 
 class Placed(NamedTuple):
-    """Where weights lie, and whether a chunk may be decoded beside the denoising of the next."""
+    """Where weights lie, whether a chunk may be decoded beside the denoising of the next, and
+    whether calls of the denoiser are recorded."""
 
     placement: Placement
     beside: bool = False
+    records: bool = False
 
 
 def placement_for(
@@ -40,12 +42,12 @@ def placement_for(
     notify: Callable[[str], None],
     hardware: Hardware = ONE_DEVICE,
     codec_dtype: torch.dtype | None = None,
-    eight_bits: bool = False,
+    compute: Compute = "auto",
 ) -> Placed:
     """The placement to load with; says so when it is not what everybody expects.
 
     ``codec_dtype``: what the codec will compute in; None: what it does where nothing is asked for.
-    ``eight_bits``: the denoiser's large weights will be 8-bit.
+    ``compute``: the denoiser's path.
 
     Raises:
         InputError: the choice cannot fit, none can, or it has no effect on the device; what
@@ -73,15 +75,22 @@ def placement_for(
         guidance=float(spec.settings["guidance"]),
         geometry=spec.geometry,
         band=spec.settings.get("warp_band", "short"),
-        parts=replace(parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=eight_bits),
+        parts=replace(
+            parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=compute in EIGHT_BITS
+        ),
     )
-    needs = with_graphs(needs, hardware)
+    room = Room(device, available_host_bytes(), free_bytes)
+    records = records_calls(needs, hardware, compute, asked, room)
+    if may_record(hardware, device.type, compute) and not records:
+        notify("too little memory is free to record the denoiser's calls: they are launched.")
+    if records:
+        needs = with_graphs(needs)
     apart = check_other_devices(needs, hardware, free_bytes)
     if device.type != "cuda":
         here = "the host"
     needs = needs.without(apart)
     free = free_bytes(device)
-    plan = choose_placement(needs, asked, free, available_host_bytes(), here)
+    plan = choose_placement(needs, asked, free, room.host_free, here)
     check_stays(plan, hardware, free, here)
     if asked == "auto" and plan.placement != "resident":
         whole = needs.plan("resident").device_bytes
@@ -89,7 +98,7 @@ def placement_for(
             f"all weights would need {whole / _GIB:.1f} GiB on {here}: --memory {plan.placement} "
             f"is used ({plan.device_bytes / _GIB:.1f} GiB there)."
         )
-    return Placed(plan.placement, plan.fits_beside(free))
+    return Placed(plan.placement, plan.fits_beside(free), records)
 
 
 def choose_placement(
@@ -126,10 +135,35 @@ def choose_placement(
     )
 
 
-def with_graphs(needs: RunNeeds, hardware: Hardware) -> RunNeeds:
-    """What a run needs when its denoiser's calls are recorded, if ``hardware`` says so: recordings
-    share memory for a call among themselves."""
-    return replace(needs, graph_bytes=needs.denoise.peak_bytes) if hardware.graphs else needs
+class Room(NamedTuple):
+    """Memory of a run's own ``device``, of the host, and what is ``free`` on any device."""
+
+    device: torch.device
+    host_free: int
+    free: Callable[[torch.device], int]
+
+
+def records_calls(
+    needs: RunNeeds, hardware: Hardware, compute: Compute, asked: MemoryChoice, room: Room
+) -> bool:
+    """Whether calls of the denoiser are recorded: as asked for, or if they may be and there is room
+    on every GPU with weights where they would lie without."""
+    if hardware.graphs is not None or not may_record(hardware, room.device.type, compute):
+        return bool(hardware.graphs)
+    apart, free = named_devices(hardware), room.free(room.device)
+    launched, recorded = needs.without(apart), with_graphs(needs)
+    for placement in needs.placements:
+        if asked in ("auto", placement) and launched.plan(placement).fits(free, room.host_free):
+            own = recorded.without(apart).plan(placement).fits(free, room.host_free)
+            others = shares(recorded, hardware)
+            return own and all(share.wanted <= room.free(share.device) for share in others)
+    return False  # nor is there room for the run
+
+
+def with_graphs(needs: RunNeeds) -> RunNeeds:
+    """What a run needs when calls of its denoiser are recorded: recordings share memory for a call
+    among themselves."""
+    return replace(needs, graph_bytes=needs.denoise.peak_bytes)
 
 
 def check_stays(plan: MemoryPlan, hardware: Hardware, free: int, where: str) -> None:

@@ -55,11 +55,13 @@ class LoadedModel(LoadedParts):
     """A Helios-family model; ``fast`` is the denoiser's fast path where it is used.
 
     ``decodes_beside``: a GPU with memory for both decodes a chunk while it denoises the next.
+    ``records``: calls that come back are recorded.
     """
 
     transformer: HeliosTransformer
     fast: FastDenoiser | None = None
     decodes_beside: bool = False
+    records: bool = False
 
     @property
     def denoiser(self) -> HeliosTransformer | FastDenoiser:

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from flythrough.engine.build import build_spec
+from flythrough.engine.hardware import Hardware
 from flythrough.engine.memory_plan import PLACEMENTS, RunNeeds
 from flythrough.engine.options import check_memory
-from flythrough.engine.placement import choose_placement
+from flythrough.engine.placement import Room, choose_placement, records_calls
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run_needs import RunParts, default_parts, parts_of, run_needs
+from flythrough.engine.words import Compute, MemoryChoice
 from flythrough.errors import InputError
 from flythrough.models.accounting import Need, weight_bytes
 from flythrough.models.catalog import find_model
@@ -152,6 +154,40 @@ def test_recordings_take_memory_for_a_call() -> None:
         assert more.beside_bytes == plan.beside_bytes + GIB
     assert recorded.alone(["denoiser"], "cuda") == run.alone(["denoiser"], "cuda") + GIB
     assert recorded.alone(["codec"], "cuda") == run.alone(["codec"], "cuda")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "compute", "asked", "own", "other", "recorded"),
+    [
+        (Hardware(2), "auto", "auto", 48, 48, True),
+        (Hardware(2), "fp8", "auto", 48, 48, True),
+        (Hardware(2), "auto", "auto", 36.5, 48, False),  # resident, which recordings would end
+        (Hardware(2), "auto", "auto", 36, 48, True),  # drop-text without and with them
+        (Hardware(2), "auto", "resident", 36, 48, False),
+        (Hardware(2), "auto", "auto", 48, 22, False),
+        (Hardware(2, None, "cuda:1"), "auto", "auto", 48, 48, True),
+        (Hardware(2, None, "cuda:1"), "auto", "auto", 48, 26, False),
+        (Hardware(2), "compiled", "auto", 48, 48, False),
+        (Hardware(2, graphs=False), "auto", "auto", 48, 48, False),
+        (Hardware(2, graphs=True), "auto", "auto", 20, 20, True),
+        (Hardware(), "auto", "auto", 48, 48, False),
+    ],
+)
+def test_calls_are_recorded_where_there_is_room(
+    hardware: Hardware,
+    compute: Compute,
+    asked: MemoryChoice,
+    own: float,
+    other: float,
+    recorded: bool,
+) -> None:
+    first = torch.device("cuda", 0)
+    room = Room(first, 100 * GIB, lambda at: int((own if at == first else other) * GIB))
+    assert records_calls(needs(), hardware, compute, asked, room) is recorded
+    host = room._replace(device=torch.device("cpu"))
+    assert (
+        records_calls(needs("cpu"), replace(hardware, graphs=None), compute, asked, host) is False
+    )
 
 
 def test_time_grows_with_guidance_and_steps(tiny_model: Path) -> None:
