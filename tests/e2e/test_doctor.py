@@ -14,7 +14,8 @@ import torch
 from huggingface_hub import constants
 
 from flythrough.cli.main import run
-from flythrough.engine import acceleration, build, doctor, placement
+from flythrough.engine import acceleration, build, doctor, doctor_plan, placement
+from flythrough.engine.intent import Row
 from throwaway import Command
 
 GIB = 2**30
@@ -51,9 +52,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
         monkeypatch.setattr(acceleration, "check_eight_bits", lambda *_: None)
         monkeypatch.setattr(build, "pick_device", lambda _: torch.device("cuda" if gpus else "cpu"))
-        monkeypatch.setattr(doctor, "_devices", lambda: doctor.Row("devices", "made up"))
-        monkeypatch.setattr(doctor, "matrix_rate", lambda _: 1e15)
-        monkeypatch.setattr(doctor, "bus_rate", lambda _: 5e10)
+        monkeypatch.setattr(doctor, "_devices", lambda: Row("devices", "made up"))
+        monkeypatch.setattr(doctor_plan, "matrix_rate", lambda _: 1e15)
+        monkeypatch.setattr(doctor_plan, "bus_rate", lambda _: 5e10)
         monkeypatch.setattr(placement, "free_bytes", lambda at: free.get(str(at), 200) * GIB)
         monkeypatch.setattr(placement, "available_host_bytes", lambda: 200 * GIB)
 
@@ -67,7 +68,7 @@ def test_a_model_that_is_not_here(flythrough: Command, memory: Memory, disk: Dis
     answer = flythrough("doctor", "--model", "helios-distilled", "--method", "helios")
     assert (answer.status, answer.err) == (0, "")
     found, numbers = answer.result, answer.result["numbers"]
-    assert (found["ready"], found["to_fetch"]) == (True, "helios-distilled")
+    assert (found["ready"], found["to_fetch"]) == (True, ["helios-distilled"])
     assert "helios-distilled is not on this machine" in found["model"]
     assert "`flythrough models pull helios-distilled` fetches 80.5 GB into" in found["model"]
     assert found["model"].endswith("where 100.0 GB are free")
@@ -82,6 +83,45 @@ def test_a_model_that_is_not_here(flythrough: Command, memory: Memory, disk: Dis
     assert (phases["encode"] - phases["render the warp"]) / GIB == pytest.approx(7.4, abs=0.1)
     assert numbers["--memory drop-text"]["host_bytes"] == pytest.approx(14.6 * GIB, rel=0.01)
     assert "camera" not in found
+
+
+def test_a_depth_network_is_counted_before_it_is_here(
+    flythrough: Command, tiny_model: Path, memory: Memory
+) -> None:
+    memory(PAIR)
+
+    def whole(geometry: str) -> int:
+        answer = flythrough("doctor", "--model", tiny_model, "--geometry", geometry)
+        assert (answer.status, answer.err) == (0, "")
+        assert answer.result["to_fetch"] == ([] if geometry == "flat" else [geometry])
+        assert ("geometry" in answer.result) is (geometry != "flat")
+        return int(answer.result["numbers"]["--memory resident"]["device_bytes"])
+
+    assert whole("depth-pro") - whole("flat") > 3.5 * GIB
+
+
+def test_all_that_a_camera_needs(
+    memory: Memory, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory(PAIR)
+    disk(100_000_000_000)
+    words = ["doctor", "--model", "helios-distilled", "--size", "128x192"]
+    assert run([*words, "--geometry", "depth-anything"]) == 0
+    out = capsys.readouterr().out
+    pulls = "flythrough models pull helios-distilled; flythrough models pull depth-anything"
+    assert out.endswith(f"ready once they are here: {pulls}\n")
+    assert "no camera adapter" in out
+    assert "no geometry network" not in out
+
+
+def test_adapters_are_counted(flythrough: Command, visible_model: Path, memory: Memory) -> None:
+    memory(PAIR)
+    adapter = next((visible_model / "lora").glob("*.safetensors"))
+    sizes = []
+    for lora in ("off", "default", adapter):
+        answer = flythrough("doctor", "--model", visible_model, "--lora", lora)
+        sizes.append(answer.result["numbers"]["--memory resident"]["device_bytes"])
+    assert sizes[0] < sizes[1] == sizes[2]
 
 
 def test_a_disk_without_room(
@@ -126,7 +166,13 @@ def test_each_gpu_has_a_row(flythrough: Command, tiny_model: Path, memory: Memor
     answer = flythrough("doctor", "--model", tiny_model, "--gpus", 2)
     assert answer.result["cuda:1"].endswith("GiB for denoiser, 100.0 GiB free")
     assert "calls of the denoiser are recorded" in answer.result["graphs"]
-    assert answer.result["time"].endswith("counted for one of the 2 that share the denoiser")
+    assert answer.result["time"].endswith("2 GPUs share the denoiser")
+    numbers = answer.result["numbers"]
+    seconds = [numbers["time"]["seconds"]]
+    for options in (("--precision", "fp8"), ("--device", "cuda")):
+        answer = flythrough("doctor", "--model", tiny_model, *options)
+        seconds.append(answer.result["numbers"]["time"]["seconds"])
+    assert seconds[0] < seconds[1] < seconds[2]
 
 
 def test_a_gpu_that_is_too_small(flythrough: Command, tiny_model: Path, memory: Memory) -> None:
@@ -164,6 +210,10 @@ def test_processes_on_the_cpu(flythrough: Command, tiny_model: Path) -> None:
         (["--codec-device", "cpu", "--device", "cpu"], "no effect"),
         (["--geometry-device", "cuda:7"], "not available here"),
         (["--geometry-device", "cpu", "--method", "helios"], "no scene is rendered"),
+        (["--geometry", "flat", "--method", "helios"], "--geometry flat has no effect"),
+        (["--geometry", "nothing-here"], "nothing-here"),
+        (["--lora", "off", "--method", "helios"], "--lora off has no effect with method helios"),
+        (["--lora", "nowhere.safetensors"], "There is no adapter file nowhere.safetensors"),
     ],
 )
 def test_refused_as_generate_refuses(

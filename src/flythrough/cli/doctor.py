@@ -11,7 +11,7 @@ from flythrough.cli.output import emit
 from flythrough.engine.words import MemoryChoice, Precision, parse_size
 
 if TYPE_CHECKING:
-    from flythrough.engine.doctor import Row
+    from flythrough.engine.intent import Row
 
 
 def doctor(  # noqa: PLR0913 - the command line
@@ -30,6 +30,11 @@ def doctor(  # noqa: PLR0913 - the command line
         MemoryChoice,
         Parameter(help="Where weights lie; auto takes the first that fits."),
     ] = "auto",
+    geometry: Annotated[
+        str,
+        Parameter(help="'default', 'flat', a depth network (also before it is pulled), or a file."),
+    ] = "default",
+    lora: Annotated[str, Parameter(help="'default', 'off', or an adapter to count.")] = "default",
     caption: Annotated[
         str | None,
         Parameter(help="Count a captioner, by name or folder, as generate takes it."),
@@ -52,8 +57,9 @@ def doctor(  # noqa: PLR0913 - the command line
     Nothing is loaded or downloaded: networks are run on shapes alone, those of Helios also before
     they are on this machine. The exit status is 1 when something is not good enough.
     """
-    from flythrough.engine.doctor import Intent, examine
+    from flythrough.engine.doctor import examine
     from flythrough.engine.hardware import Hardware
+    from flythrough.engine.intent import Intent
     from flythrough.errors import FaultError
 
     intent = Intent(
@@ -67,14 +73,17 @@ def doctor(  # noqa: PLR0913 - the command line
         precision,
         Hardware(gpus, geometry_device, codec_device, graphs),
         card,
+        geometry,
+        lora,
     )
     report = examine(intent)
     lines = [f"{_mark(row)} {row.name}: {row.found}" for row in report.rows]
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
     if card is not None:
         verdict = "it fits" if report.good else "it does not fit: see the lines marked FAIL"
-    if report.good and report.to_fetch is not None:
-        verdict = f"ready once it is here: flythrough models pull {report.to_fetch}"
+    if report.good and report.to_fetch:
+        pulls = "; ".join(f"flythrough models pull {name}" for name in report.to_fetch)
+        verdict = f"ready once {'it is' if len(report.to_fetch) == 1 else 'they are'} here: {pulls}"
     numbers = {row.name: row.data for row in report.rows if row.data}
     emit(
         {

@@ -28,8 +28,8 @@ from flythrough.models.adapter_origin import adapter_origin
 from flythrough.models.captioner_folder import CaptionerFolder, find_captioner
 from flythrough.models.captioner_needs import captioner_need
 from flythrough.models.catalog import ModelFolder
+from flythrough.models.foreseen import planned_monocular
 from flythrough.models.history_tokens import History
-from flythrough.models.monocular_files import find_monocular
 from flythrough.models.needs import ModelNeeds, PartNeed, depth_need, streaming_need
 from flythrough.models.ttt3r_folder import find_streaming
 from flythrough.rollout.chunk import CHUNK_FRAMES, LATENT_FRAMES
@@ -282,7 +282,7 @@ def _scene_needs(
         warp = Need(max(warp.peak_bytes, fit_bytes(size, parts.sources)), 0.0)
     look = Need(0, 0.0)
     if is_monocular(geometry):
-        weights["geometry"], look = depth_need(find_monocular(geometry), size)
+        weights["geometry"], look = depth_need(planned_monocular(geometry), size)
     elif (streaming := streaming_folder(geometry, folder)) is not None:
         weights["geometry"], look = streaming_need(find_streaming(streaming), size)
     elif "geometry" in weights:

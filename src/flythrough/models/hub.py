@@ -64,7 +64,7 @@ def find_local(entry: Entry) -> Local | None:
         return Local(bundled_folder(), None, True)
     if entry.repository is None:
         return None
-    storage = _storage(entry)
+    storage = cache_folder(entry)
     for revision in (entry.revision, _main(storage)):
         folder = storage / "snapshots" / str(revision)
         if revision and folder.is_dir():
@@ -83,7 +83,7 @@ def foreseen_fetch(entry: Entry) -> Fetch:
     """What :func:`pull` would fetch into the cache, as far as that is known without asking the hub:
     an entry of stated ``size`` less the files of its commit that are here and what was begun."""
     assert entry.size is not None
-    storage, local = _storage(entry), find_local(entry)
+    storage, local = cache_folder(entry), find_local(entry)
     have = _begun(storage / "blobs")
     if local is not None and local.revision == entry.revision:
         whole = (file for file in local.path.rglob("*") if file.is_file())
@@ -143,7 +143,7 @@ def _wanted(entry: Entry, file: Path) -> bool:
 
 
 def _check_space(entry: Entry, remote: Remote, to: Path | None) -> None:
-    storage = _storage(entry)
+    storage = cache_folder(entry)
     here = storage / "snapshots" / remote.revision if to is None else to
     begun = storage / "blobs" if to is None else to / ".cache" / "huggingface" / "download"
     lacking = sum(
@@ -258,7 +258,7 @@ def _words(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _storage(entry: Entry) -> Path:
+def cache_folder(entry: Entry) -> Path:
     """The folder of an entry's repository in the hub's cache."""
     return _cache() / f"models--{str(entry.repository).replace('/', '--')}"
 

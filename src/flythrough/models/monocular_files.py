@@ -94,11 +94,16 @@ def _read(name: str, folder: Path, licence: Licence | None) -> MonocularFolder:
             f"The geometry folder {folder} is not whole ({'; '.join(faults)}); download it again."
         )
     return MonocularFolder(
-        name, folder, config, _meaning(config), licence or stated_licence(folder) or _usual(config)
+        name,
+        folder,
+        config,
+        meaning_of(config),
+        licence or stated_licence(folder) or _usual(config),
     )
 
 
-def _meaning(config: dict[str, Any]) -> Meaning:
+def meaning_of(config: dict[str, Any]) -> Meaning:
+    """What the output of a network means that its configuration describes."""
     if config["model_type"] == "depth_pro":
         return "canonical-inverse"
     metric = config.get("depth_estimation_type", "relative") == "metric"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flythrough.disk import read_json
 from flythrough.errors import WeightsError
-from flythrough.models.accounting import Need, needed_by, weight_bytes
+from flythrough.models.accounting import Need, needed_by, needed_by_layers, weight_bytes
 from flythrough.models.adapters import attach_lora
 from flythrough.models.codec import LATENTS_PER_PASS, VideoCodec
 from flythrough.models.depth_input import depth_input
@@ -171,7 +171,7 @@ class ModelNeeds:
                 history=packed,
             ).float()
 
-        return needed_by(run, [net])
+        return needed_by_layers(run, net)
 
     def denoise_tokens(self, size: tuple[int, int], frames: int, text_length: int) -> Need:
         """One call of an ST-Diff on ``frames`` latents of ``size``, with three noise levels."""
@@ -186,7 +186,7 @@ class ModelNeeds:
             words = torch.empty(text, dtype=self.dtype)
             return net.at_levels(noisy, torch.empty(3), level.to(noisy.device), words).float()
 
-        return needed_by(run, [net])
+        return needed_by_layers(run, net)
 
     def encode(self, size: tuple[int, int], chunk_frames: int = _CHUNK_FRAMES) -> Need:
         """A chunk of frames of ``size`` (height, width) to latents."""

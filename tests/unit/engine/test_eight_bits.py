@@ -12,7 +12,8 @@ import torch
 from flythrough.engine import acceleration, build
 from flythrough.engine.acceleration import check_eight_bits, fast_denoiser
 from flythrough.engine.build import build_session, build_spec, pick_device
-from flythrough.engine.doctor import Intent, examine
+from flythrough.engine.doctor import examine
+from flythrough.engine.intent import Intent
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.errors import InputError
 from flythrough.models.catalog import find_model

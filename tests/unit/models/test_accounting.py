@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flythrough.models.accounting import needed_by, weight_bytes
+from flythrough.models.accounting import needed_by, needed_by_layers, weight_bytes
 from flythrough.models.catalog import find_model
 from flythrough.models.loading import load_model
 from flythrough.models.needs import ModelNeeds
@@ -45,6 +45,36 @@ def test_a_convolution_needs_room_to_reorder() -> None:
     layer = nn.Conv2d(3, 5, 1, device="meta", bias=False)
     need = needed_by(lambda: layer(torch.empty(1, 3, 10, 10)), [layer])
     assert need.peak_bytes == 4 * 100 * (3 + 3 + 2 * 5)
+
+
+@pytest.mark.parametrize("layers", [1, 3, 4, 9])
+def test_layers_that_are_alike_are_not_all_run(layers: int) -> None:
+    """Yet the answer is that of all, with what the net does before and behind them."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before = nn.Linear(4, 8, device="meta")
+            self.blocks = nn.ModuleList(nn.Linear(8, 8, device="meta") for _ in range(layers))
+            self.runs = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.before(x)
+            for block in self.blocks:
+                self.runs += 1
+                x = x + nn.functional.gelu(block(x))
+            return x.float() @ torch.empty(8, 500)
+
+    net = Net()
+
+    def run() -> torch.Tensor:
+        return net(torch.empty(10, 4))
+
+    whole = needed_by(run, [net])
+    net.runs = 0
+    assert needed_by_layers(run, net) == whole
+    assert net.runs == (layers if layers <= 3 else 5)
+    assert len(net.blocks) == layers
 
 
 def test_shared_weights_count_once() -> None:

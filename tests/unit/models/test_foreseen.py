@@ -16,9 +16,10 @@ from flythrough.engine.run_needs import RunParts, default_parts, run_needs
 from flythrough.errors import WeightsError
 from flythrough.models.catalog import disk_bytes, find_model
 from flythrough.models.expected import expected_tensors
-from flythrough.models.foreseen import found_or_foreseen
+from flythrough.models.foreseen import absent_depth, found_or_foreseen, planned_monocular
 from flythrough.models.hub import foreseen_fetch
 from flythrough.models.loading import load_transformer
+from flythrough.models.needs import depth_need
 from flythrough.models.published import ENTRIES
 
 GIB = 2**30
@@ -71,6 +72,32 @@ def test_the_networks_are_those_that_were_published(name: str) -> None:
             numbers += expected_tensors(part, config)[1].parameters
     assert not folder.path.exists()
     assert 4 * numbers == pytest.approx(ENTRIES[name].size, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("depth-anything", 24.8),
+        ("depth-anything-base", 97.5),
+        ("depth-anything-large", 335.3),
+        ("depth-anything-metric", 24.8),
+        ("depth-anything-metric-outdoor", 24.8),
+        ("depth-pro", 952.0),
+    ],
+)
+def test_depth_networks_have_the_published_size(name: str, millions: float) -> None:
+    assert absent_depth(name) is ENTRIES[name]
+    folder = planned_monocular(name)
+    assert folder.metric is ("metric" in name or name == "depth-pro")
+    numbers = expected_tensors("depth", folder.config)[1].parameters
+    assert numbers == pytest.approx(1e6 * millions, rel=1e-3)
+    assert depth_need(folder, (64, 128))[0].whole == 4 * numbers
+
+
+def test_a_depth_network_that_is_nowhere(tmp_path: Path) -> None:
+    assert absent_depth(str(tmp_path)) is None
+    with pytest.raises(WeightsError, match=r"holds no config\.json"):
+        planned_monocular(str(tmp_path))
 
 
 def test_a_card_of_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
