@@ -158,6 +158,7 @@ def test_each_gpu_has_a_row(flythrough: Command, tiny_model: Path, memory: Memor
     assert devices("--gpus", 2, "--graphs") == pair  # as there is room
     launched = devices("--gpus", 2, "--no-graphs")
     assert launched["cuda:1"] < pair["cuda:1"]
+    assert "graphs" not in flythrough("doctor", "--gpus", 2, "--no-graphs").result
     shared = devices("--gpus", 2, "--codec-device", "cuda:1")
     assert shared["cuda:1"] > pair["cuda:1"]
     assert shared["cuda:0"] < pair["cuda:0"]
@@ -253,7 +254,12 @@ def test_a_card_that_is_not_here(flythrough: Command, capsys: pytest.CaptureFixt
     large, larger = found("--card", 48), found("--card", 141)
     decode = [plan["--memory resident"]["phases"]["decode"] for plan in (large, larger)]
     assert decode[1] > decode[0] + GIB  # the codec takes more at once
+    shared = found("--card", 48, "--gpus", 4, "--method", "helios")
+    assert shared["graphs"]["records"] is False
+    assert run(["doctor", "--model", "helios-distilled", "--card", "48", "--gpus", "4"]) == 0
+    assert "too little memory is free to record" in capsys.readouterr().out
     shared = found("--card", 48, "--gpus", 4, "--graphs", "--method", "helios")
+    assert shared["graphs"]["records"] is True
     assert shared["each of 3 others"]["device_bytes"] > 28 * GIB
     assert "--memory offload" not in shared
 

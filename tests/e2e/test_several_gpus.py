@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import flythrough as ft
-from flythrough.engine import team
+from flythrough.engine import placement, team
 from flythrough.engine.hardware import Hardware
 from flythrough.engine.memory_plan import RunNeeds
 from flythrough.engine.placement import check_other_devices
 from flythrough.errors import FaultError, InputError
 from flythrough.models.accounting import Need
+from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.needs import PartNeed
 from flythrough.rollout import store
 from throwaway import Command
@@ -56,6 +57,31 @@ def test_two_processes_make_the_same_clips(visible_model: Path, photo: Path) -> 
     wanted = alone(seed=5, **text).rollout
     same(wanted, other(seed=5, **text).rollout)
     same(wanted, pair(seed=5, **text).rollout)
+
+
+@pytest.mark.usefixtures("_ends")
+def test_all_processes_are_told_to_record(
+    visible_model: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on GPUs with room; a model that is kept for another run goes on so."""
+    monkeypatch.setattr(placement, "may_record", lambda *_: True)
+    told, tell = [], team.Team.tell
+
+    def listen(self: team.Team, header: Any, *more: Any) -> None:
+        told.append(header)
+        tell(self, header, *more)
+
+    monkeypatch.setattr(team.Team, "tell", listen)
+    pair = ft.load(visible_model, device="cpu", gpus=2)
+    for lora in ("default", "off"):
+        pair.lora = lora
+        pair(photo, camera="forward 0.2", frames=33)
+    loads = [header["graphs"] for header in told if "graphs" in header]
+    assert loads == [True, True]
+    assert pair._sessions._kept is not None
+    fast = pair._sessions._kept[1].model.fast
+    assert isinstance(fast, FastDenoiser)
+    assert fast.settings.graphs
 
 
 @pytest.mark.usefixtures("_ends")
@@ -101,6 +127,8 @@ def test_command_line(
         (["--graphs", "--gpus", "2", "--device", "cpu"], "--graphs has no effect on a CPU"),
         (["--graphs", "--gpus", "2", "--compile"], "--graphs has no effect with --compile"),
         (["--no-graphs"], "--no-graphs has no effect on one GPU"),
+        (["--no-graphs", "--gpus", "2", "--device", "cpu"], "--no-graphs has no effect on a CPU"),
+        (["--no-graphs", "--gpus", "2", "--compile"], "--no-graphs has no effect with --compile"),
         (["--codec-device", "cpu", "--device", "cpu"], "no effect"),
         (["--codec-device", "auto"], "says nothing"),
         (["--codec-device", "cuda:7"], "not available here"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from test_fast_denoiser import TOLERANCE, adapter, fresh, gap, inputs
 from torch import Tensor
 
 from flythrough.models.adapters import attach_lora, set_lora_active
+from flythrough.models.fast import several_gpus
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.recordings import Recordings
 from flythrough.models.fast.settings import FastSettings
+from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser
 
 
 class Recorder:
@@ -172,6 +175,62 @@ def test_recordings_of_prompts_and_adapters_that_went_are_given_up() -> None:
     assert record.made == 7
 
 
+class OneProcess(Exchange):
+    """A group of one, whose exchanges note who waits for them."""
+
+    def __init__(self) -> None:
+        self.group, self.rank, self.ranks = None, 0, 1
+        self._begun = []
+
+
+class Handle:
+    def __init__(self) -> None:
+        self.waited = False
+
+    def wait(self) -> None:
+        self.waited = True
+
+
+def test_a_recording_that_ends_for_want_of_memory_waits_for_its_exchanges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch gives up no recording while another stream still works for it."""
+    handles: list[Handle] = []
+
+    def gather(whole: Tensor, own: Tensor, **_: object) -> Handle:
+        whole.copy_(own)
+        handles.append(Handle())
+        return handles[-1]
+
+    monkeypatch.setattr(several_gpus, "_all_gather", gather)
+    net = fresh()
+    shared, alone = SharedDenoiser(net, exchange=OneProcess()), FastDenoiser(net)
+    rotate, left = several_gpus.turned, [0]
+
+    def turned(*given: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError
+        rotate(*given)
+
+    monkeypatch.setattr(several_gpus, "turned", turned)
+
+    def record(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        handles.clear()
+        left[0] = 3  # in the second block, while the first exchange is under way
+        work()
+        raise AssertionError
+
+    shared._recordings = Recordings(record)
+    for seed in range(5):
+        given = inputs("image", seed)
+        given["encoder_hidden_states"] = inputs("image")["encoder_hidden_states"]
+        assert torch.allclose(shared(**given), alone(**given), atol=TOLERANCE)
+        assert all(handle.waited for handle in handles)
+    assert left[0] < 0
+    assert not shared._recordings._made
+
+
 def test_weights_that_moved_are_read_anew() -> None:
     net = fresh()
     fast = FastDenoiser(net)
@@ -197,4 +256,34 @@ def test_graphs_find_the_same_bits() -> None:
             given["hidden_states"] = given["hidden_states"].to("cuda", torch.bfloat16)
             assert torch.equal(fast(**given), launched(**given))
     assert fast._recordings is not None
+    assert len(fast._recordings._made) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("adapter_too", [False, True])
+def test_graphs_when_all_recordings_went(adapter_too: bool) -> None:
+    """Prompts that come and go, also with an adapter in one stage, whose keys take the places of
+    the prompt before: its last recording goes before a new one is made."""
+    net = fresh().to("cuda", torch.bfloat16)
+    if adapter_too:
+        attach_lora(net, adapter(net))
+    launched, fast = FastDenoiser(net), FastDenoiser(net, FastSettings(graphs=True))
+    assert fast._recordings is not None
+    made = 0
+    with torch.inference_mode():
+        for number, calls in enumerate((4, 2, 4, 1, 6)):
+            prompt = inputs("none", number)["encoder_hidden_states"].to("cuda", torch.bfloat16)
+            for stage, times in enumerate((2, calls)):
+                if adapter_too:
+                    set_lora_active(net, "camera", stage == 0)
+                for seed in range(times):
+                    given = {**inputs("none", seed), "encoder_hidden_states": prompt}
+                    given["hidden_states"] = given["hidden_states"].to("cuda", torch.bfloat16)
+                    assert torch.equal(fast(**given), launched(**given))
+            made += len(fast._recordings._made)
+        fast.forget()
+        assert not fast._recordings._made
+        for _ in range(3):
+            assert torch.equal(fast(**given), launched(**given))
+    assert made
     assert len(fast._recordings._made) == 1

@@ -1,4 +1,4 @@
-"""The switches ``--gpus``, ``--graphs``, ``--geometry-device`` and ``--codec-device``."""
+"""The switches ``--gpus``, ``--[no-]graphs``, ``--geometry-device`` and ``--codec-device``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flythrough.engine.device_rates import bus_rate, matrix_rate
 from flythrough.engine.geometry_source import estimates_anything
-from flythrough.engine.hardware import ONE_DEVICE, Hardware, may_record
+from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.intent import Intent, Row
 from flythrough.engine.request_notes import size_notes
 from flythrough.engine.words import Precision
@@ -67,7 +67,7 @@ def on_card(
         rows.append(Row("precision", f"{intent.precision} needs a GPU {least}"))
     try:
         plan = choose_placement(needs, intent.memory, free, room.host_free, where)
-        check_stays(plan, hardware, free, where)
+        check_stays(plan, hardware, free, where, needs)
     except InputError as error:
         return [*rows, Row("memory", str(error), good=False)]
     words = f"--memory {plan.placement} fits, {plan.host_bytes / _GIB:.1f} GiB of host memory"
@@ -138,7 +138,7 @@ def foretold(
     rows += _precision(intent.precision, device)
     try:
         plan = choose_placement(needs, intent.memory, free, host_free, where)
-        check_stays(plan, hardware, free, where)
+        check_stays(plan, hardware, free, where, needs)
     except InputError as error:
         return [*rows, Row("memory", str(error), good=False), *_other_devices(every, hardware)]
     rows.append(Row("memory", f"{free / _GIB:.1f} GiB free: --memory {plan.placement} fits"))
@@ -157,17 +157,15 @@ def foretold(
 
 def _recorded(intent: Intent, needs: RunNeeds, room: Room) -> tuple[RunNeeds, list[Row]]:
     """``needs`` with those of recorded calls where calls are recorded, and what there is to say."""
-    from flythrough.engine.placement import records_calls, with_graphs
+    from flythrough.engine.placement import recording_for
 
-    compute = intent.compute
-    if records_calls(needs, intent.hardware, compute, intent.memory, room):
-        needs = with_graphs(needs)
-        more = f"{needs.graph_bytes / _GIB:.1f} GiB more on each GPU"
-        return needs, [Row("graphs", f"calls of the denoiser are recorded: {more}")]
-    if may_record(intent.hardware, room.device.type, compute):
-        words = "too little memory to record calls of the denoiser, so they are launched"
-        return needs, [Row("graphs", words)]
-    return needs, []
+    found = recording_for(needs, intent.hardware, intent.compute, intent.memory, room)
+    data = {"records": found.records, "device_bytes": found.needs.graph_bytes}
+    if found.records:
+        part = f"{found.needs.graph_bytes / _GIB:.1f} GiB of what each GPU needs"
+        words = f"calls of the denoiser are recorded, which is {part}"
+        return found.needs, [Row("graphs", words, data=data)]
+    return found.needs, [Row("graphs", found.why_not, data=data)] if found.why_not else []
 
 
 def _placed(plan: MemoryPlan, fits: bool, where: str, method: Method) -> Row:

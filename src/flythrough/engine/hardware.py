@@ -46,7 +46,7 @@ def check_hardware(
     here: bool = True,
 ) -> None:
     """--gpus, --graphs, --geometry-device and --codec-device; ``renders``: whether a scene is
-    rendered here; ``here``: whether the run would be on this machine, whose GPUs are counted then.
+    rendered here; ``here``: whether the GPUs of this machine are counted.
 
     Raises:
         InputError: too few GPUs, or an option without effect.
@@ -139,11 +139,12 @@ def _check_graphs(hardware: Hardware, device: str, compute: Compute) -> None:
         )
 
 
-def may_record(hardware: Hardware, device: str, compute: Compute) -> bool:
-    """Whether the calls that GPUs share are recorded, if there is room; ``device``: a type."""
+def may_record(hardware: Hardware, kind: str, compute: Compute) -> bool:
+    """Whether the calls that devices of a ``kind`` (cuda, cpu, mps) share are recorded, given
+    room."""
     if hardware.graphs is not None:
         return hardware.graphs
-    return hardware.gpus > 1 and device == "cuda" and compute != "compiled"
+    return hardware.gpus > 1 and kind == "cuda" and compute != "compiled"
 
 
 def _whole(name: str) -> str:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -79,26 +80,25 @@ def placement_for(
             parts_of(spec, folder), codec_dtype=codec_dtype, eight_bits=compute in EIGHT_BITS
         ),
     )
-    room = Room(device, available_host_bytes(), free_bytes)
-    records = records_calls(needs, hardware, compute, asked, room)
-    if may_record(hardware, device.type, compute) and not records:
-        notify("too little memory is free to record the denoiser's calls: they are launched.")
-    if records:
-        needs = with_graphs(needs)
-    apart = check_other_devices(needs, hardware, free_bytes)
+    room = Room(device, available_host_bytes(), cache(free_bytes))
+    recording = recording_for(needs, hardware, compute, asked, room)
+    needs = recording.needs
+    apart = check_other_devices(needs, hardware, room.free)
     if device.type != "cuda":
         here = "the host"
     needs = needs.without(apart)
-    free = free_bytes(device)
+    free = room.free(device)
     plan = choose_placement(needs, asked, free, room.host_free, here)
-    check_stays(plan, hardware, free, here)
+    check_stays(plan, hardware, free, here, needs)
+    if recording.why_not:
+        notify(f"{recording.why_not}.")
     if asked == "auto" and plan.placement != "resident":
         whole = needs.plan("resident").device_bytes
         notify(
             f"all weights would need {whole / _GIB:.1f} GiB on {here}: --memory {plan.placement} "
             f"is used ({plan.device_bytes / _GIB:.1f} GiB there)."
         )
-    return Placed(plan.placement, plan.fits_beside(free), records)
+    return Placed(plan.placement, plan.fits_beside(free), recording.records)
 
 
 def choose_placement(
@@ -128,10 +128,9 @@ def choose_placement(
             f"{host_free / _GIB:.1f} GiB are free; close other programs or {other}."
         )
     remedy = "--memory auto" if asked in ("resident", "drop-text") else "a smaller --size"
-    remedy = "drop --graphs or use a smaller --size" if needs.graph_bytes else f"use {remedy}"
     raise InputError(
         f"{run} {least.device_bytes / _GIB:.1f} GiB on {where}, but {free / _GIB:.1f} GiB are "
-        f"free; {remedy} or another --device."
+        f"free; {_without_graphs(needs)}use {remedy} or another --device."
     )
 
 
@@ -143,30 +142,58 @@ class Room(NamedTuple):
     free: Callable[[torch.device], int]
 
 
-def records_calls(
+class Recording(NamedTuple):
+    """Whether a run ``records`` calls of its denoiser, what it needs then, and what keeps a run
+    that may from doing so."""
+
+    needs: RunNeeds
+    records: bool
+    why_not: str = ""
+
+
+def recording_for(
     needs: RunNeeds, hardware: Hardware, compute: Compute, asked: MemoryChoice, room: Room
+) -> Recording:
+    """Calls are recorded if that was asked for, or if they may be and there is room on every GPU
+    that gives up nothing else: neither where weights would lie nor decoding beside denoising."""
+    if not may_record(hardware, room.device.type, compute):
+        return Recording(needs, records=False)
+    # One call's temporaries, which recordings share.
+    more = replace(needs, graph_bytes=needs.denoise.peak_bytes)
+    if hardware.graphs or _gives_up_nothing(needs, more, hardware, asked, room):
+        return Recording(more, records=True)
+    words = "too little memory is free to record the denoiser's calls, so they are launched"
+    for placement in _staying(needs, "auto"):
+        if placement != asked and _gives_up_nothing(needs, more, hardware, placement, room):
+            words += f"; --memory {placement} would make room"
+            break
+    return Recording(needs, records=False, why_not=words)
+
+
+def _gives_up_nothing(
+    needs: RunNeeds, more: RunNeeds, hardware: Hardware, asked: MemoryChoice, room: Room
 ) -> bool:
-    """Whether calls of the denoiser are recorded: as asked for, or if they may be and there is room
-    on every GPU with weights where they would lie without."""
-    if hardware.graphs is not None or not may_record(hardware, room.device.type, compute):
-        return bool(hardware.graphs)
+    """Whether what takes ``more`` is placed as what takes ``needs``, and decodes beside denoising
+    if that does."""
     apart, free = named_devices(hardware), room.free(room.device)
-    launched, recorded = needs.without(apart), with_graphs(needs)
-    for placement in needs.placements:
-        if asked in ("auto", placement) and launched.plan(placement).fits(free, room.host_free):
-            own = recorded.without(apart).plan(placement).fits(free, room.host_free)
-            others = shares(recorded, hardware)
-            return own and all(share.wanted <= room.free(share.device) for share in others)
+    for placement in _staying(needs, asked):
+        plan, larger = (one.without(apart).plan(placement) for one in (needs, more))
+        if plan.fits(free, room.host_free):
+            own = larger.fits(free, room.host_free)
+            beside = larger.fits_beside(free) or not plan.fits_beside(free)
+            others = (share.wanted <= room.free(share.device) for share in shares(more, hardware))
+            return own and beside and all(others)
     return False  # nor is there room for the run
 
 
-def with_graphs(needs: RunNeeds) -> RunNeeds:
-    """What a run needs when calls of its denoiser are recorded: recordings share memory for a call
-    among themselves."""
-    return replace(needs, graph_bytes=needs.denoise.peak_bytes)
+def _staying(needs: RunNeeds, asked: MemoryChoice) -> list[Placement]:
+    """The placements that leave the denoiser on its GPU."""
+    return [p for p in needs.placements if p != "offload" and asked in ("auto", p)]
 
 
-def check_stays(plan: MemoryPlan, hardware: Hardware, free: int, where: str) -> None:
+def check_stays(
+    plan: MemoryPlan, hardware: Hardware, free: int, where: str, needs: RunNeeds
+) -> None:
     """The denoiser's weights lie on the run's own device, where others take part.
 
     Raises:
@@ -175,9 +202,14 @@ def check_stays(plan: MemoryPlan, hardware: Hardware, free: int, where: str) -> 
     if plan.placement == "offload" and hardware != ONE_DEVICE:
         raise InputError(
             f"The denoiser does not fit into the {free / _GIB:.1f} GiB that are free "
-            f"on {where}, and --gpus and --codec-device need it there; use a smaller --size, "
-            "--precision fp8 or another GPU."
+            f"on {where}, and --gpus and --codec-device need it there; "
+            f"{_without_graphs(needs)}use a smaller --size, --precision fp8 or another GPU."
         )
+
+
+def _without_graphs(needs: RunNeeds) -> str:
+    """The first remedy of a run that was asked to record calls."""
+    return "drop --graphs, " if needs.graph_bytes else ""
 
 
 class Share(NamedTuple):
@@ -226,7 +258,8 @@ def check_other_devices(
         if wanted > there:
             raise InputError(
                 f"{' and '.join(held)} of this run need {wanted / _GIB:.1f} GiB on {device}, but "
-                f"{there / _GIB:.1f} GiB are free there; use another device or a smaller --size."
+                f"{there / _GIB:.1f} GiB are free there; "
+                f"{_without_graphs(needs)}use another device or a smaller --size."
             )
     return list(named_devices(hardware))
 

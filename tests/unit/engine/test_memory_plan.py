@@ -14,7 +14,13 @@ from flythrough.engine.build import build_spec
 from flythrough.engine.hardware import Hardware
 from flythrough.engine.memory_plan import PLACEMENTS, RunNeeds
 from flythrough.engine.options import check_memory
-from flythrough.engine.placement import Room, choose_placement, records_calls
+from flythrough.engine.placement import (
+    Room,
+    check_other_devices,
+    check_stays,
+    choose_placement,
+    recording_for,
+)
 from flythrough.engine.request import GenerateRequest, check
 from flythrough.engine.run_needs import RunParts, default_parts, parts_of, run_needs
 from flythrough.engine.words import Compute, MemoryChoice
@@ -156,15 +162,20 @@ def test_recordings_take_memory_for_a_call() -> None:
     assert recorded.alone(["codec"], "cuda") == run.alone(["codec"], "cuda")
 
 
+# Of needs(): resident takes 35 GiB (36 with decoding beside denoising), drop-text 25 (26), the
+# denoiser alone 21; recorded calls one more. All of it times the slack.
 @pytest.mark.parametrize(
     ("hardware", "compute", "asked", "own", "other", "recorded"),
     [
         (Hardware(2), "auto", "auto", 48, 48, True),
         (Hardware(2), "fp8", "auto", 48, 48, True),
-        (Hardware(2), "auto", "auto", 36.5, 48, False),  # resident, which recordings would end
-        (Hardware(2), "auto", "auto", 36, 48, True),  # drop-text without and with them
-        (Hardware(2), "auto", "resident", 36, 48, False),
+        (Hardware(2), "auto", "auto", 36.5, 48, False),  # resident gives way to drop-text
+        (Hardware(2), "auto", "auto", 37.8, 48, False),  # no decoding beside any more
+        (Hardware(2), "auto", "auto", 35, 48, True),  # drop-text with and without
+        (Hardware(2), "auto", "resident", 36.5, 48, False),
+        (Hardware(2), "auto", "drop-text", 36.5, 48, True),
         (Hardware(2), "auto", "auto", 48, 22, False),
+        (Hardware(2), "auto", "auto", 20, 48, False),  # the run does not fit
         (Hardware(2, None, "cuda:1"), "auto", "auto", 48, 48, True),
         (Hardware(2, None, "cuda:1"), "auto", "auto", 48, 26, False),
         (Hardware(2), "compiled", "auto", 48, 48, False),
@@ -183,11 +194,27 @@ def test_calls_are_recorded_where_there_is_room(
 ) -> None:
     first = torch.device("cuda", 0)
     room = Room(first, 100 * GIB, lambda at: int((own if at == first else other) * GIB))
-    assert records_calls(needs(), hardware, compute, asked, room) is recorded
-    host = room._replace(device=torch.device("cpu"))
-    assert (
-        records_calls(needs("cpu"), replace(hardware, graphs=None), compute, asked, host) is False
-    )
+    found = recording_for(needs(), hardware, compute, asked, room)
+    assert found.records is recorded
+    assert found.needs.graph_bytes == (GIB if recorded else 0)
+    could = hardware.graphs is None and hardware.gpus > 1 and compute != "compiled"
+    assert bool(found.why_not) is (could and not recorded)
+    helps = own in (36.5, 37.8) and not recorded
+    assert ("--memory drop-text would make room" in found.why_not) is helps
+    if hardware.graphs is None:
+        host, cpu = room._replace(device=torch.device("cpu")), needs("cpu")
+        assert recording_for(cpu, hardware, compute, asked, host) == (cpu, False, "")
+
+
+def test_what_was_asked_to_record_and_does_not_fit_says_so() -> None:
+    recorded = replace(needs(), graph_bytes=GIB)
+    with pytest.raises(InputError, match="drop --graphs, use --memory auto or another"):
+        choose_placement(recorded, "resident", 36 * GIB, 100 * GIB, "cuda:0")
+    plan = recorded.plan("offload")
+    with pytest.raises(InputError, match="drop --graphs, use a smaller --size"):
+        check_stays(plan, Hardware(2, graphs=True), 20 * GIB, "cuda:0", recorded)
+    with pytest.raises(InputError, match="drop --graphs, use another device"):
+        check_other_devices(recorded, Hardware(2, graphs=True), lambda _: 22 * GIB)
 
 
 def test_time_grows_with_guidance_and_steps(tiny_model: Path) -> None:

@@ -30,7 +30,8 @@ class Record(Protocol):
     """Records ``work`` without doing it: how to do it, and where its result will lie then.
 
     Raises:
-        torch.OutOfMemoryError: no memory for a recording.
+        torch.OutOfMemoryError: no memory for a recording; ``work`` has to have waited for all that
+            it began elsewhere by then.
     """
 
     def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]: ...
@@ -44,6 +45,8 @@ class CudaGraphs:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        # torch records nothing more into a pool whose recordings are all gone, so one stays.
+        self._anchor = self(lambda: torch.zeros(1, device=device))
 
     def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         graph = torch.cuda.CUDAGraph()
@@ -110,7 +113,7 @@ class Recordings:
         try:
             replay, result = self._record(lambda: work(*own))
         except torch.OutOfMemoryError:
-            self._full = True  # what is recorded stays; all else is launched
+            self._full = True  # what is recorded stays; all else is launched until some goes
             return None
         return _Recording(own, replay, result, work)
 
@@ -118,6 +121,7 @@ class Recordings:
         """Give up the recordings whose key is ``outdated``, in place; all if nothing is given."""
         for kept in (self._made, self._counts):
             for key in [key for key in kept if outdated(key)]:
+                self._full = self._full and kept is not self._made
                 del kept[key]
 
 

@@ -45,6 +45,7 @@ class Exchange:
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
+        self._begun: list[Any] = []
 
     def gather(self, own: Tensor) -> Waiting:
         """Begin to gather ``own`` [B,n,D]; the answer is [B,ranks*n,D] in the order of ranks.
@@ -54,9 +55,11 @@ class Exchange:
         own = own.contiguous()
         whole = own.new_empty(self.ranks * own.shape[0], *own.shape[1:])
         handle = _all_gather(whole, own, group=self.group, async_op=True)
+        self._begun.append(handle)
 
         def wait(sent: Tensor = own) -> Tensor:
             handle.wait()
+            self._begun.remove(handle)
             del sent  # kept until here: it was being read
             parts = whole.unflatten(0, (self.ranks, -1))
             if parts.shape[1] == 1:
@@ -64,6 +67,11 @@ class Exchange:
             return parts.transpose(0, 1).flatten(1, 2)
 
         return wait
+
+    def join(self) -> None:
+        """Wait for what was begun and never asked for, as :meth:`gather` waits."""
+        while self._begun:
+            self._begun.pop().wait()
 
 
 class _Local(NamedTuple):
@@ -145,7 +153,11 @@ class SharedDenoiser(FastDenoiser):
                 for block, made, keys in zip(self._layers, call.products, call.text, strict=True)
             ]
             rows = self._rows(past, now, embedding, len(x))
-            return self._through(x.index_select(1, mine), before, blocks, rows)
+            try:
+                return self._through(x.index_select(1, mine), before, blocks, rows)
+            except torch.OutOfMemoryError:
+                self.exchange.join()  # or torch could not give up the recording
+                raise
 
         return work
 
