@@ -38,10 +38,12 @@ def geometry(
     with working("estimating depth"):
         result = estimate(checked, note)
     from flythrough.engine.geometry_files import write_geometry
+    from flythrough.geometry.types import ScaleKind
 
     write_geometry(result, checked.photo.pixels, output)
     depth = float(result.median_depth())
     focal = float(result.intrinsics[0, 0, 0])
+    unit = " m" if result.scale is ScaleKind.METRIC else ""
     share = float(result.valid.float().mean())
     emit(
         {
@@ -51,6 +53,6 @@ def geometry(
             "focal_px": focal,
             "valid": share,
         },
-        f"{output}: median depth {depth:.3g} ({result.scale}), focal {focal:.0f} px, "
+        f"{output}: median depth {depth:.3g}{unit} ({result.scale}), focal {focal:.0f} px, "
         f"{100 * share:.0f} % valid",
     )
