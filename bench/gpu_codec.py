@@ -13,6 +13,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import kernel_rows
@@ -34,12 +35,14 @@ from flythrough.bench.random_model import (
 )
 from flythrough.bench.rows import Figures
 from flythrough.bench.sections import SectionRun, start
+from flythrough.bench.sizes import Size
 from flythrough.models.fast.attention import has_flash3
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import CodecSettings, FastSettings
 from flythrough.models.fast.wan_codec import FastWanCodec
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.loading import LoadedModel
 from flythrough.models.wan_codec import Codec, WanCodec
 
 FOLDED = (0, 96, 192, 384)
@@ -140,7 +143,7 @@ def correctness(run: Run) -> None:
         *((f"half, folded to {n}", run.half, CodecSettings(folded=n)) for n in run.folds),
     ]
     for name, dtype, settings in cases:
-        run.row(f"correct {name}", lambda d=dtype, s=settings: gaps(d, s))
+        run.row(f"correct {name}", partial(gaps, dtype, settings))
 
 
 def convolutions(run: Run) -> None:
@@ -161,7 +164,8 @@ def convolutions(run: Run) -> None:
                 median, _, _ = median_seconds(work, device, 5, 2)
             found[f"{name}_ms"] = round(1000 * median, 2)
             found[f"{name}_tflops"] = round(flops / median / 1e12)
-            gc.collect()
+            if device.type == "cuda":
+                gc.collect()
 
         def draw(*shape: int, last: torch.memory_format) -> Tensor:
             drawn = torch.randn(shape, device=device, dtype=dtype)
@@ -170,13 +174,13 @@ def convolutions(run: Run) -> None:
         last3, last2 = torch.channels_last_3d, torch.channels_last
         x = draw(1, channels, frames + 2, h, w, last=last3)
         k = draw(channels, channels, 3, 3, 3, last=last3)
-        note("space_time", lambda x=x: functional.conv3d(x, k, padding=(0, 1, 1)))
+        note("space_time", partial(functional.conv3d, x, k, padding=(0, 1, 1)))
         made = functional.conv3d(x, k, padding=(0, 1, 1))
         found["channels_stay_last"] = made.is_contiguous(memory_format=last3)
         del made
         flat = x[0].transpose(0, 1).contiguous(memory_format=last2)
         spread = k.permute(2, 0, 1, 3, 4).flatten(0, 1).contiguous(memory_format=last2)
-        note("spread", lambda x=flat: functional.conv2d(x, spread, padding=1))
+        note("spread", partial(functional.conv2d, flat, spread, padding=1))
         del x, flat
         side = draw(frames, 3 * channels, h, w, last=last2)
         folded = k.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=last2)
@@ -187,7 +191,7 @@ def convolutions(run: Run) -> None:
         for try_all in (False, True):
             name = f"convolution {channels} channels, {frames} frames, 1/{scale}"
             name += ", algorithms tried" if try_all else ""
-            run.row(name, lambda c=channels, f=frames, s=scale, t=try_all: one(c, f, s, t))
+            run.row(name, partial(one, channels, frames, scale, try_all))
 
 
 def precisions(run: Run) -> None:
@@ -297,6 +301,11 @@ def helios(run: Run, suffix: str = "") -> None:
         model.fast.forget()
 
 
+def chunk_figures(model: LoadedModel, size: Size, work: ChunkWork) -> Figures:
+    """Time of a chunk and of its parts."""
+    return make_chunks(model, size, work)[0]
+
+
 def camera(run: Run, suffix: str = "") -> None:
     """Camera-led chunks from a given warp, 86 % in view: the full recipe, and the realtime preset
     with the small codec. The adapter stays attached."""
@@ -312,7 +321,7 @@ def camera(run: Run, suffix: str = "") -> None:
         for beside in (False, True):
             label = f"{name}{suffix}{', decoded beside' if beside else ''}"
             once = replace(work, beside=beside)
-            run.row(label, lambda m=model, w=once: make_chunks(m, bench.size, w)[0])
+            run.row(label, partial(chunk_figures, model, bench.size, once))
     fast.forget()
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import kernel_rows
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flythrough.bench import suites
 from flythrough.bench.chunks import ChunkWork, make_chunks
@@ -39,14 +41,14 @@ from flythrough.bench.random_model import (
 )
 from flythrough.bench.rows import Figures
 from flythrough.bench.sections import SectionRun, start
+from flythrough.bench.sizes import Size
 from flythrough.models.adapters import detach_lora, set_lora_active
-from flythrough.models.fast import attention, denoiser
+from flythrough.models.fast import denoiser
 from flythrough.models.fast.denoiser import FastDenoiser
-from flythrough.models.fast.fp8 import (
-    quantise_blocks,
-)
+from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.helios import HeliosTransformer
+from flythrough.models.loading import LoadedModel
 
 KINDS = ("text", "native", "warp", "patch-mid")
 
@@ -98,7 +100,7 @@ def correctness(run: Run) -> None:
         for stage in stages:
             for active in (False, True):
                 label = f"correct {kind} stage {stage} {'with' if active else 'without'} adapter"
-                run.row(label, lambda k=kind, s=stage, a=active: compared(k, s, a))
+                run.row(label, partial(compared, kind, stage, active))
     quantise_blocks(net.blocks)
 
     def eight() -> Figures:
@@ -179,15 +181,17 @@ def profile(run: Run, name: str, stage: int, kind: str = "native") -> None:
     run.row(f"call {name}", lambda: {key: round(value, 1) for key, value in figures.items()})
 
 
+def chunk_figures(model: LoadedModel, size: Size, work: ChunkWork) -> Figures:
+    """Time of a chunk and of its parts."""
+    return make_chunks(model, size, work)[0]
+
+
 def helios_chunks(run: Run) -> None:
     net, bench = whole_model(run), run.bench
     model = replace(random_model(net, bench.size, bench.device), fast=FastDenoiser(net))
     for steps in ((2, 2, 2), (1, 1, 1)):
         work = ChunkWork(steps, chunks=bench.chunks)
-        run.row(
-            f"helios {list(steps)}",
-            lambda w=work: make_chunks(model, bench.size, w)[0],
-        )
+        run.row(f"helios {list(steps)}", partial(chunk_figures, model, bench.size, work))
 
 
 def compiled(run: Run) -> None:
@@ -201,27 +205,23 @@ def compiled(run: Run) -> None:
 
 
 def lengths(run: Run) -> None:
-    """What a token count costs when it is new: first call against the second, two layers."""
+    """What a token count costs when it is new, with torch's attention: first call against the
+    second, two layers."""
     bench = run.bench
     net = random_denoiser(_shallow(run), bench.device, bench.dtype)
 
     def work(preferred: bool) -> Figures:
-        fast = FastDenoiser(net)
-        if not preferred:
-            denoiser.preferred_backends = lambda *_: nullcontext()  # type: ignore[assignment]
+        fast = FastDenoiser(net, FastSettings(attention="sdpa"))
         found: dict[str, Any] = {"new_ms": [], "again_ms": [], "tokens": []}
-        try:
-            for number in range(8):
-                share = 0.31 + 0.08 * number
-                given = stage_inputs(net, bench.size, 0, bench.device, "warp", share)
-                given = packed(net, given)
-                found["tokens"].append(int(given["history"].tokens.shape[1]))
-                with torch.inference_mode():
-                    for name in ("new_ms", "again_ms"):
-                        taken = seconds(lambda g=given: fast(**g), bench.device)
-                        found[name].append(round(1e3 * taken, 2))
-        finally:
-            denoiser.preferred_backends = attention.preferred_backends
+        for number in range(8):
+            share = 0.31 + 0.08 * number
+            given = stage_inputs(net, bench.size, 0, bench.device, "warp", share)
+            given = packed(net, given)
+            found["tokens"].append(int(given["history"].tokens.shape[1]))
+            with torch.inference_mode(), _kernels(preferred):
+                for name in ("new_ms", "again_ms"):
+                    taken = seconds(partial(fast, **given), bench.device)
+                    found[name].append(round(1e3 * taken, 2))
         extra = sorted(a - b for a, b in zip(found["new_ms"], found["again_ms"], strict=True))
         return {**found, "median_extra_ms": round(extra[len(extra) // 2], 2)}
 
@@ -229,17 +229,30 @@ def lengths(run: Run) -> None:
     run.row("new token counts, torch's choice", lambda: work(False))
 
 
+def _kernels(preferred: bool) -> AbstractContextManager[Any]:
+    """Our order of torch's kernels for attention, or torch's own."""
+    if preferred:
+        return nullcontext()
+    return patch.object(denoiser, "preferred_backends", lambda *_: nullcontext())
+
+
 def _shallow(run: Run) -> dict[str, Any]:
     return {**run.bench.size.transformer, "num_layers": 2}
 
 
-def wah(run: Run, suffix: str = "") -> None:
+def wah(run: Run, *, fp8: bool = False) -> None:
+    """Camera-led chunks, in full precision or in every 8-bit one that the device has; the adapter
+    is taken off again."""
     net = whole_model(run)
-    if suffix:
+    kinds = {"": FastSettings()}
+    if fp8:
         quantise_blocks(net.blocks)
+        eight = suites.eight_bit_settings(run.bench.device)
+        kinds = {f" {word}": settings for word, settings in eight.items()}
     add_random_adapter(net)
     try:
-        suites.wah_rows(run.bench, net, suffix)
+        for suffix, settings in kinds.items():
+            suites.wah_rows(run.bench, net, suffix, settings)
     finally:
         detach_lora(net, suites.CAMERA)
 
@@ -267,19 +280,23 @@ def codecs(run: Run) -> None:
         with torch.inference_mode():
             median, _, first = median_seconds(lambda: codec.decode(z), device, 3, 2)
             db = psnr(codec.decode(z), wanted)
-        return {"ms": round(1e3 * median, 1), "first_ms": round(1e3 * first), "psnr_db": round(db)}
+        figures = {"ms": round(1e3 * median, 1), "first_ms": round(1e3 * first)}
+        return {**figures, "psnr_db": round(db, 1)}  # infinite if nothing changed
 
     def benchmark() -> None:
         torch.backends.cudnn.benchmark = True
 
     def last() -> None:
-        codec.net.to(memory_format=torch.channels_last_3d)
+        for part in codec.net.modules():
+            if isinstance(part, nn.Conv3d):  # other parameters have other ranks
+                weight = part.weight.data
+                part.weight.data = weight.contiguous(memory_format=torch.channels_last_3d)
 
     def half() -> None:
         codec.net.to(torch.bfloat16)
 
     for name, change in (("cudnn.benchmark", benchmark), ("+ bf16", half), ("+ last", last)):
-        run.row(f"codec decode, {name}", lambda c=change: variant(c))
+        run.row(f"codec decode, {name}", partial(variant, change))
     torch.backends.cudnn.benchmark = False
 
 
@@ -300,7 +317,7 @@ def main() -> None:
     run.section("compiled", lambda: compiled(run))
     run.section("fp8", lambda: eight_bits(run))
     run.section("profile fp8", lambda: profile(run, "full-fp8", 2))
-    run.section("wah fp8", lambda: wah(run, " fp8"))
+    run.section("wah fp8", lambda: wah(run, fp8=True))
     run.section("codecs", lambda: codecs(run))
     run.end()
 

@@ -21,12 +21,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from led_rows import TOLERANCE, led
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from flythrough.bench.clock import machine, median_seconds, peaks, reset_peak, synchronise
 from flythrough.bench.forwards import STAGES, packed, relative_gap, stage_inputs
@@ -34,21 +37,15 @@ from flythrough.bench.profiles import Profile
 from flythrough.bench.random_model import random_denoiser
 from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import SIZES, Size
-from flythrough.engine.team import LeadingDenoiser, team_of
-from flythrough.models.catalog import find_model
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser, Waiting
 from flythrough.models.fast.token_cut import TokenCut
 from flythrough.models.helios import HeliosTransformer
-from flythrough.models.loading import load_transformer
-from flythrough.rollout.spec import RolloutSpec
 
 _GRACE = 45.0
 """Seconds that rows under way have after the time is up."""
-_TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-4}
-"""Relative error, root mean square, that another order of rounding can explain at full depth."""
 _TOLERANCE_FP8 = 0.03
 """Two roundings to 8 bits, each 0.02 from float32."""
 
@@ -138,7 +135,7 @@ def correctness(
         "relative_error": gap,
         "same_bits": same,
         "history_tokens": int(given["history"].tokens.shape[1]),
-        "good": same and finite and gap < (tolerance or _TOLERANCE[run.net.dtype]),
+        "good": same and finite and gap < (tolerance or TOLERANCE[run.net.dtype]),
     }
 
 
@@ -164,7 +161,7 @@ def calls(
         given = run.inputs(stage)
         with torch.inference_mode():
             median, every, first = median_seconds(
-                lambda given=given: path(**given), run.device, run.runs, 4 if graphs else 2
+                partial(path, **given), run.device, run.runs, 4 if graphs else 2
             )
             synchronise(run.device)
             started = time.perf_counter()
@@ -181,6 +178,11 @@ def calls(
     return {**found, **peaks(run.device)}
 
 
+def gathered(exchange: Exchange, own: Tensor) -> Tensor:
+    """The tokens of all processes, waited for."""
+    return exchange.gather(own)()
+
+
 def gathers(run: Run, world: int) -> Figures:
     """Gathering the keys of one block, nothing beside it: time, and bytes a second that one card
     receives."""
@@ -191,7 +193,7 @@ def gathers(run: Run, world: int) -> Figures:
         tokens = given["history"].tokens.shape[1] + given["hidden_states"][0, 0].numel() // 4
         share = TokenCut(0, tokens, world).share
         own = torch.randn(1, share, width, device=run.device).to(run.net.dtype)
-        median, _, _ = median_seconds(lambda own=own: exchange.gather(own)(), run.device, 20, 5)
+        median, _, _ = median_seconds(partial(gathered, exchange, own), run.device, 20, 5)
         found[f"{name}_us"] = round(1e6 * median, 1)
         received = (world - 1) * own.numel() * own.element_size()
         found[f"{name}_gb_s"] = round(received / median / 1e9, 1)
@@ -229,28 +231,26 @@ def profile(run: Run, world: int, stage: int, name: str) -> Figures:
 def measured(run: Run, worlds: list[int]) -> None:
     several = [world for world in worlds if world > 1]
     for world in several:
-        run.row(f"equal weights, {world}", world, lambda w=world: equal_weights(run, w))
+        run.row(f"equal weights, {world}", world, partial(equal_weights, run, world))
         for kind, stage in (("native", 0), ("warp", 0), ("native", 2)):
             name = f"correct, {world} GPUs, {kind}, {STAGES[stage]}"
-            run.row(name, world, lambda w=world, k=kind, s=stage: correctness(run, w, k, s))
+            run.row(name, world, partial(correctness, run, world, kind, stage))
     both_calls(run, worlds, "")
     for world in several:
         name = f"calls without exchange, {world} GPUs"
-        run.row(name, world, lambda w=world: calls(run, w, Silent))
-        run.row(f"gather, {world} GPUs", world, lambda w=world: gathers(run, w))
+        run.row(name, world, partial(calls, run, world, Silent))
+        run.row(f"gather, {world} GPUs", world, partial(gathers, run, world))
         for stage in (2, 0):
             name = f"{STAGES[stage]}-{world}"
-            run.row(
-                f"profile {name}", world, lambda w=world, s=stage, n=name: profile(run, w, s, n)
-            )
+            run.row(f"profile {name}", world, partial(profile, run, world, stage, name))
     quantise_blocks(run.net.blocks)
     for world in several:
         name = f"correct fp8, {world} GPUs, warp, {STAGES[0]}"
-        run.row(name, world, lambda w=world: correctness(run, w, "warp", 0, _TOLERANCE_FP8))
+        run.row(name, world, partial(correctness, run, world, "warp", 0, _TOLERANCE_FP8))
     both_calls(run, worlds, " fp8")
     for world in several:
         name = f"calls fp8 without exchange, {world} GPUs"
-        run.row(name, world, lambda w=world: calls(run, w, Silent))
+        run.row(name, world, partial(calls, run, world, Silent))
     summary = gains(run.rows.found, worlds)
     run.row("gains", 1, lambda: summary)
 
@@ -258,12 +258,12 @@ def measured(run: Run, worlds: list[int]) -> None:
 def both_calls(run: Run, worlds: list[int], kind: str) -> None:
     """Calls that are launched, and recorded ones."""
     for world in worlds:
-        run.row(f"calls{kind}, {world} GPUs", world, lambda w=world: calls(run, w))
+        run.row(f"calls{kind}, {world} GPUs", world, partial(calls, run, world))
         if run.device.type == "cuda":
             name = f"replayed bits{kind}, {world} GPUs"
-            run.row(name, world, lambda w=world: replayed(run, w))
+            run.row(name, world, partial(replayed, run, world))
             name = f"replayed calls{kind}, {world} GPUs"
-            run.row(name, world, lambda w=world: calls(run, w, graphs=True))
+            run.row(name, world, partial(calls, run, world, graphs=True))
 
 
 def gains(rows: dict[str, Figures], worlds: list[int]) -> Figures:
@@ -282,53 +282,6 @@ def gains(rows: dict[str, Figures], worlds: list[int]) -> Figures:
             key = "fps_222_without_decode"
             found[f"{kind} {world} chunk"] = round(other[key] / one[key], 3)
     return found
-
-
-def led(given: argparse.Namespace, gpus: int) -> None:
-    """The way of ``--gpus``: this process leads, others follow; the bundled model, one against
-    several, in FOLDER/led.json."""
-    device = torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
-    rows = Rows({"machine": machine(device)}, given.folder / "led.json", forgive=True)
-    folder = find_model("nano")
-    dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
-
-    def work() -> Figures:
-        loaded: Any = load_transformer(folder.path / "transformer", dtype, device)
-        net, spec = loaded.eval().requires_grad_(False), RolloutSpec(**_SPEC, lora="off")
-        inputs = [
-            packed(net, stage_inputs(net, SIZES["nano"], stage, device, kind))
-            for stage, kind in ((0, "warp"), (1, "native"), (2, "native"))
-        ]
-        found: dict[str, Any] = {}
-        with torch.inference_mode():
-            wanted = [FastDenoiser(net)(**one) for one in inputs]
-            started = time.perf_counter()
-            team = team_of(gpus, device)
-            team.load(spec, folder, "fast")
-            found["start_s"] = round(time.perf_counter() - started, 1)
-            leading = LeadingDenoiser(team, net)
-            gaps = [relative_gap(leading(**one), w) for one, w in zip(inputs, wanted, strict=True)]
-            found["relative_errors"] = gaps
-            for stage, name in enumerate(STAGES):
-                median, _, _ = median_seconds(
-                    lambda one=inputs[stage]: leading(**one), device, given.runs, 2
-                )
-                found[f"{name}_ms"] = round(1e3 * median, 2)
-            alone = FastDenoiser(net)
-            median, _, _ = median_seconds(lambda: alone(**inputs[2]), device, given.runs, 2)
-            found["full_alone_ms"] = round(1e3 * median, 2)
-        found["good"] = max(gaps) < _TOLERANCE[dtype]
-        team.end()
-        return found
-
-    rows.measure(f"led, {gpus} GPUs, nano", work)
-    print(line("led", rows.found[f"led, {gpus} GPUs, nano"]), flush=True)
-
-
-_SPEC: dict[str, Any] = {
-    **{"method": "helios", "model": "nano", "model_digest": "nano", "height": 192, "width": 320},
-    **{"fps": 16.0, "seed": 0, "prompt": "random"},
-}
 
 
 def worker(rank: int, port: int, given: argparse.Namespace, worlds: list[int]) -> None:
@@ -357,7 +310,12 @@ def worker(rank: int, port: int, given: argparse.Namespace, worlds: list[int]) -
     first = rank == 0
     settings = {name: str(value) for name, value in vars(given).items()}
     nccl = {name: value for name, value in os.environ.items() if "NCCL_" in name}
-    header = {"config": settings, "machine": machine(device), "worlds": worlds, "nccl": nccl}
+    header: dict[str, Any] = {
+        "config": settings,
+        "machine": machine(device),
+        "worlds": worlds,
+        "nccl": nccl,
+    }
     if cuda:
         header["nccl_version"] = torch.cuda.nccl.version()
     target = given.folder / "parallel.json" if first else None
@@ -375,6 +333,7 @@ def main() -> None:
     parser.add_argument("--worlds", default="1,2,4")
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--no-led", action="store_true", help="leave out FOLDER/led.json")
     given = parser.parse_args()
     given.until = time.time() + given.seconds
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -388,15 +347,14 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = torch.multiprocessing.spawn(
-        worker, (port, given, worlds), nprocs=max(worlds), join=False
-    )
+    context = spawn(worker, (port, given, worlds), nprocs=max(worlds), join=False)
+    assert context is not None
     while not context.join(timeout=1):
         if time.time() > given.until + _GRACE:
             for process in context.processes:
                 process.kill()
             raise SystemExit(f"stopped {_GRACE:.0f} s after the time was up; rows so far are kept")
-    if max(worlds) > 1 and time.time() < given.until:
+    if max(worlds) > 1 and time.time() < given.until and not given.no_led:
         signal.alarm(120)  # ends this process, should cards wait for each other for good
         led(given, 2)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ from flythrough.bench.random_model import add_random_adapter
 from flythrough.bench.rows import Figures
 from flythrough.bench.sections import SectionRun, start
 from flythrough.bench.warp import FULL, LIVE, Material, material
-from flythrough.bench.warp_scene import random_pi3x
+from flythrough.bench.warp_scene import SceneGeometry, random_pi3x
 from flythrough.conditioning.visibility import visibility_to_latent
 from flythrough.geometry.align import depth_scale
 from flythrough.geometry.types import Geometry
@@ -108,7 +110,7 @@ def correctness(run: Run) -> None:
         for count in (1, 3):
             run.row(
                 f"correct render {name}, {count} keyframe(s)",
-                lambda s=settings, c=count: compared(s, c),
+                partial(compared, settings, count),
             )
 
     def scene() -> Figures:
@@ -181,39 +183,32 @@ def kernels(run: Run) -> None:
         }
 
     def block(width: int) -> Figures:
-        before, triton_raster._BLOCK = triton_raster._BLOCK, width
-        try:
+        with patch.object(triton_raster, "_BLOCK", width):
             median, _, first = median_seconds(
                 lambda: triton_raster.draw_grids(some, given.cameras, given.intrinsics, size),
                 device,
                 10,
                 2,
             )
-        finally:
-            triton_raster._BLOCK = before
         return {"ms": round(1e3 * median, 2), "first_ms": round(1e3 * first)}
 
     run.row("kernel against plain z-buffer", gap)
     for width in (64, 128, 256):
-        run.row(f"kernels, 33 frames, {width} cells a program", lambda w=width: block(w))
+        run.row(f"kernels, 33 frames, {width} cells a program", partial(block, width))
 
 
 def plain_rows(run: Run) -> None:
     """Rendering as it is without Triton."""
     bench, given = run.bench, material(run.bench)
     size = (bench.size.height, bench.size.width)
-    known, mesh_draw._has_triton = mesh_draw._has_triton, lambda: False  # type: ignore[assignment]
-    try:
+
+    def render(keyframes: tuple[Keyframe, ...]) -> RenderedView:
+        return MeshMemory(keyframes).render(given.cameras, given.intrinsics, size, FULL)
+
+    with patch.object(mesh_draw, "_has_triton", lambda: False):
         for name, keyframes in (("first", given.keyframes[:1]), ("later", given.drawn())):
-            warp.timed(
-                bench,
-                f"render, {name} chunk, without Triton",
-                lambda k=keyframes: MeshMemory(tuple(k)).render(
-                    given.cameras, given.intrinsics, size, FULL
-                ),
-            )
-    finally:
-        mesh_draw._has_triton = known
+            label = f"render, {name} chunk, without Triton"
+            warp.timed(bench, label, partial(render, keyframes))
 
 
 def profile(run: Run, name: str, work: Callable[[], object]) -> None:
@@ -228,7 +223,7 @@ def profiles(run: Run) -> None:
     size = (run.bench.size.height, run.bench.size.width)
     memory = MeshMemory(given.drawn())
     profile(run, "render", lambda: memory.render(given.cameras, given.intrinsics, size, FULL))
-    estimator = warp.SceneGeometry(random_pi3x(run.bench.size, run.bench.device)).inner
+    estimator = SceneGeometry(random_pi3x(run.bench.size, run.bench.device)).inner
     assert estimator is not None
     image, matrix = given.keyframes[0].image[None], given.intrinsics[:1]
     profile(run, "geometry", lambda: estimator.estimate(image, intrinsics=matrix))

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +22,11 @@ from flythrough.bench.clock import machine, seconds
 from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import WORLDWARP_SIZES
 from flythrough.bench.worldwarp import PARTS, WorldWarpBench
+
+
+def part(work: Callable[[], object], device: torch.device) -> Figures:
+    """The seconds that one part takes, with all its rows."""
+    return {"part_s": round(seconds(work, device), 1)}
 
 
 def main() -> None:
@@ -47,10 +54,7 @@ def main() -> None:
         if time.monotonic() - started > given.seconds and name != "summary":
             rows.measure(f"part {name}", lambda: {"left_out": "time is up"})
             continue
-        rows.measure(
-            f"part {name}",
-            lambda name=name: {"part_s": round(seconds(lambda: PARTS[name](bench), device), 1)},
-        )
+        rows.measure(f"part {name}", partial(part, partial(PARTS[name], bench), device))
 
 
 if __name__ == "__main__":

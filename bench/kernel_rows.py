@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ def products(run: SectionRun) -> None:
         return found
 
     for name, (inner, outer) in shapes.items():
-        run.row(f"product {name}", lambda inner=inner, outer=outer: one(inner, outer))
+        run.row(f"product {name}", partial(one, inner, outer))
 
 
 def eight_bit_attention(run: SectionRun) -> None:
@@ -231,4 +232,4 @@ def codec_passes(run: SectionRun) -> None:
         for times, scale in ((1, 1), (2, 2), (4, 4)):
             channels = times * least
             name = f"kernel join {kind}, {channels} channels"
-            run.row(name, lambda k=kind, c=channels, s=scale: one(k, c, s))
+            run.row(name, partial(one, kind, channels, scale))

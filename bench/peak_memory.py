@@ -53,7 +53,7 @@ def smaller_card(gib: float) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(whole(0), name)
 
-    torch.cuda.mem_get_info = free  # type: ignore[assignment]
+    torch.cuda.mem_get_info = free
     torch.cuda.get_device_properties = lambda *_: Properties()  # type: ignore
 
 

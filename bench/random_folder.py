@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -54,7 +55,7 @@ def write(folder: Path, layers: int, device: str) -> None:
     del encoder
     torch.set_default_dtype(torch.float32)
     with torch.device(device):
-        codec = AutoencoderKLWan()
+        codec: Any = AutoencoderKLWan()
     codec.save_pretrained(folder / "vae")
     byte_tokenizer().save_pretrained(folder / "tokenizer")
     (folder / "scheduler").mkdir(exist_ok=True)

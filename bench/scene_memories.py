@@ -34,6 +34,7 @@ _NOISY = OracleError(smooth=0.03, noise=0.01, edge_blur=1, seed=3)
 
 def photo(truth: Truth, *, noisy: bool) -> Keyframe:
     """Frame 0 with its true depth, or with depth as wrong as an estimate is."""
+    assert truth.depth is not None
     depth = torch.from_numpy(truth.depth[:1].copy())
     image = torch.from_numpy(truth.frames[0].copy()).permute(2, 0, 1).float() / 255
     matrix = torch.from_numpy(truth.intrinsics).float()[None]
@@ -45,6 +46,8 @@ def measure(
     case: Case, size: tuple[int, int], steps: list[int], *, noisy: bool
 ) -> list[list[float]]:
     truth = Worlds().truth(case, size)
+    assert truth.world_from_camera is not None
+    assert truth.visible is not None
     keyframe = photo(truth, noisy=noisy)
     frames = list(_FRAMES)
     cameras = torch.from_numpy(truth.world_from_camera[frames]).float()

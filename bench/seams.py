@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -149,8 +148,7 @@ def latents_of(codec: Codec, truth: Clip, path: str, store: Path) -> dict[str, T
     """Latents by source; those that take long are kept in ``store``."""
     file = store / f"{truth.seed}.npz"
     if not file.exists():
-        made = {"camera": generated(truth, path), "free": generated(truth, None)}
-        np.savez(file, **made)
+        np.savez(file, camera=generated(truth, path), free=generated(truth, None))
     known = np.load(file)
     exact = truth.rgb.transpose(0, 1)[None]
     windows = [codec.encode(part) for part in exact.split(CHUNK_FRAMES, dim=2)]
@@ -204,12 +202,11 @@ def main() -> None:
         rows.append(measured(seed, "truth", "truth", exact, truth))
         for source, latents in latents_of(codec, truth, path, store).items():
             alone = _shown(apart(codec, latents))
-            modes: dict[str, Callable[[], Tensor]] = {
-                "independent": lambda alone=alone: alone,
-                "smooth": lambda alone=alone: smooth(alone),
-                "warm": lambda latents=latents: _shown(warm(codec, latents)),
+            videos = {
+                "independent": alone,
+                "smooth": smooth(alone),
+                "warm": _shown(warm(codec, latents)),
             }
-            videos = {mode: make() for mode, make in modes.items()}
             for mode, video in videos.items():
                 rows.append(measured(seed, source, mode, video, truth))
                 print(rows[-1], flush=True)

@@ -38,7 +38,7 @@ def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[st
         folder,
         device=device,
         gpus=int(gpus),
-        compute=compute,  # type: ignore[arg-type]
+        compute=compute,
         lora="off" if method == "camera" else "default",
         geometry="flat" if method == "camera" else "default",
         codec_device=codec or None,
@@ -60,7 +60,7 @@ def timed(folder: str, run: str, chunks: int, skip: int, device: str) -> dict[st
 
     words = {"camera": _PATH} if method == "camera" else {}
     photo = Path(str(files("flythrough"))) / "assets" / "example.jpg"
-    pipe(photo, prompt="a harbour", frames=33 * chunks, callback=told, **words)  # type: ignore
+    pipe(photo, prompt="a harbour", frames=33 * chunks, callback=told, **words)
     ended = time.perf_counter()
     times = [after - before for before, after in itertools.pairwise(done)]
     usual = statistics.median(times[max(0, skip - 1) :])
