@@ -39,6 +39,7 @@ from flythrough.bench.rows import Figures, Rows, line
 from flythrough.bench.sizes import SIZES, Size
 from flythrough.models.fast.denoiser import FastDenoiser
 from flythrough.models.fast.fp8 import quantise_blocks
+from flythrough.models.fast.recordings import CudaGraphs, Recordings
 from flythrough.models.fast.settings import FastSettings
 from flythrough.models.fast.several_gpus import Exchange, SharedDenoiser, Waiting
 from flythrough.models.fast.token_cut import TokenCut
@@ -106,6 +107,22 @@ class Run:
         return packed(self.net, made)
 
 
+class Crowded(CudaGraphs):
+    """A GPU whose memory ends in the middle of a recording."""
+
+    _ROOM = 256 << 20
+
+    def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        torch.cuda.empty_cache()
+        whole = torch.cuda.get_device_properties(self._device).total_memory
+        most = torch.cuda.memory_reserved(self._device) + self._ROOM
+        torch.cuda.set_per_process_memory_fraction(most / whole, self._device)
+        try:
+            return super().__call__(work)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, self._device)
+
+
 def left_out() -> Figures:
     return {"left_out": "time is up"}
 
@@ -140,15 +157,30 @@ def correctness(
 
 
 def replayed(run: Run, world: int) -> Figures:
-    """Whether recorded calls find the same bits as launched ones, for other values and another
-    stage in between."""
+    """Whether recorded calls find the same bits as launched ones, for other values, another stage
+    in between, and prompts that come and go; on several GPUs also where one process has no memory
+    for a recording."""
     launches, path = run.path(world), run.path(world, graphs=True)
+    assert path._recordings is not None
     given = [run.inputs(stage, seed=seed) for seed in range(4) for stage in (0, 1)]
-    for other in given[1:]:  # one prompt for all
-        other["encoder_hidden_states"] = given[0]["encoder_hidden_states"]
+    prompts = [one["encoder_hidden_states"] for one in given]
+
+    def same(prompt: int) -> list[bool]:
+        asked = [{**one, "encoder_hidden_states": prompts[prompt]} for one in given]
+        return [bool(torch.equal(path(**one), launches(**one))) for one in asked]
+
     with torch.inference_mode():
-        same = [bool(torch.equal(path(**one), launches(**one))) for one in given]
-    return {"good": all(same), "same": same}
+        alike = [same(prompt) for prompt in (0, 1, 2, 0)]
+        found: Figures = {"same": alike, "good": all(map(all, alike))}
+        if world > 1:
+            path.forget()
+            if run.rank == 0:
+                path._recordings = Recordings(Crowded(run.device))
+            crowded = same(3)
+            found["same_without_memory"] = crowded
+            found["recorded_without_memory"] = len(path._recordings._made)
+            found["good"] = found["good"] and all(crowded)
+    return found
 
 
 def calls(
