@@ -171,7 +171,7 @@ def replayed(run: Run, world: int) -> Figures:
 
     with torch.inference_mode():
         alike = [same(prompt) for prompt in (0, 1, 2, 0)]
-        found: Figures = {"same": alike, "good": all(map(all, alike))}
+        found: dict[str, Any] = {"same": alike, "good": all(map(all, alike))}
         if world > 1:
             path.forget()
             if run.rank == 0:
