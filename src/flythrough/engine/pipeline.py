@@ -104,8 +104,7 @@ def load(  # noqa: PLR0913 - what a model is loaded with
         memory: where weights lie: ``resident``, ``drop-text``, ``offload``, or the first that fits.
         compute: the denoiser's path: ``plain``, ``fast``, ``compiled``, ``fp8`` or ``fp8-all``
             (see docs/speed.md); auto is fast on CUDA GPUs and plain elsewhere.
-        gpus, graphs: how many share each step of the denoiser; whether they record its calls as
-            CUDA graphs (None: if there is room).
+        gpus, graphs: how many share each denoising step; if calls are recorded (None: given room).
         geometry_device, codec_device: where those networks run, if not on ``device``.
         codec_precision: ``fp16``, ``bf16`` (CUDA GPUs) or ``fp32`` for the video codec; auto is
             fp16 on CUDA GPUs, unless ``compute`` is plain, and fp32 elsewhere.
