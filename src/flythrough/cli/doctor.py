@@ -54,8 +54,8 @@ def doctor(  # noqa: PLR0913 - the command line
 ) -> None:
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
-    Nothing is loaded or downloaded: networks are run on shapes alone, those of Helios also before
-    they are on this machine. The exit status is 1 when something is not good enough.
+    Nothing is loaded or downloaded: networks are run on shapes alone, those of Helios and published
+    depth networks also before they are on this machine. The exit status is 1 when something is not good enough.
     """
     from flythrough.engine.doctor import examine
     from flythrough.engine.hardware import Hardware

@@ -81,7 +81,7 @@ def camera_recipe(request: GenerateRequest, method: Method, model: ModelFolder) 
     settings["warp_band"] = mode = band.replace("-", "_")
     if request.visible_threshold is not None:
         settings["visible_threshold"] = request.visible_threshold
-    _check_adapter(request, model, mode)
+    check_adapter(request.lora, model, mode)
     return CameraRecipe(request, settings, tuple(notes))
 
 
@@ -227,15 +227,19 @@ def has_adapter(request: GenerateRequest, method: Method, model: ModelFolder, mo
     return path is not None and adapter_origin(path).suits(mode)
 
 
-def _check_adapter(request: GenerateRequest, model: ModelFolder, mode: str) -> None:
-    """Hold the adapter's file against the model and the band. A shipped adapter for another band is
-    left out later, and announced; one that was asked for is refused."""
-    if request.lora == "off":
+def check_adapter(lora: str, model: ModelFolder, mode: str) -> None:
+    """Hold the camera's adapter against the model and the band. A shipped adapter for another band
+    is left out later, and announced; one that was asked for is refused.
+
+    Raises:
+        InputError: it was trained for something else.
+    """
+    if lora == "off":
         return
-    path = model.camera_adapter(mode) if request.lora == "default" else Path(request.lora)
+    path = model.camera_adapter(mode) if lora == "default" else Path(lora)
     if path is None:
         return
     origin = adapter_origin(path)
     origin.check_base(model)
-    if request.lora != "default":
+    if lora != "default":
         origin.check_band(mode)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from flythrough.engine.camera_options import check_adapter
 from flythrough.engine.doctor_plan import foretold, on_card
 from flythrough.engine.files import check_lora
 from flythrough.engine.geometry_source import check_geometry, estimates_anything
 from flythrough.engine.hardware import check_count, check_hardware
 from flythrough.engine.intent import Intent, Report, Row
-from flythrough.engine.options import check_device, check_memory, check_size
+from flythrough.engine.options import check_device, check_memory, check_size, check_words
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder, disk_bytes
-from flythrough.models.foreseen import absent_depth, found_or_foreseen
-from flythrough.models.hub import foreseen_fetch
+from flythrough.models.foreseen import absent_depth, found_or_foreseen, planned_monocular
+from flythrough.models.hub import cache_folder, existing, foreseen_fetch
 from flythrough.models.published import ENTRIES, Entry
 from flythrough.rollout.spec import Method
 
@@ -32,6 +34,9 @@ def examine(intent: Intent) -> Report:
         WeightsError: there is no such model, its folder is incomplete or a configuration is wrong.
         InputError: an option that is out of range or has no effect.
     """
+    check_words(
+        model=intent.model, geometry=intent.geometry, lora=intent.lora, device=intent.device
+    )
     if intent.card is not None:
         _check_card(intent)
     check_device(intent.device)
@@ -107,6 +112,8 @@ def _check_camera_options(intent: Intent, method: Method, folder: ModelFolder) -
 
             check_geometry_choice(geometry)
     check_lora(lora)
+    if method == "warp-as-history":
+        check_adapter(lora, folder, "short")
 
 
 def _package(name: str) -> Row:
@@ -160,13 +167,34 @@ def _fetch(entry: Entry) -> Row:
     return Row("model", words, found.fits, {**data, "fits": found.fits})
 
 
+def _fetch_depth(entry: Entry, folder: ModelFolder) -> Row:
+    """A depth network that is not here: at most four bytes a number, beside a model to fetch."""
+    from flythrough.models.expected import expected_tensors
+
+    most = 4 * expected_tensors("depth", planned_monocular(entry.name).config)[1].parameters
+    free = shutil.disk_usage(existing(cache_folder(entry))).free
+    if folder.stored_as is not None:
+        free = max(0, free - foreseen_fetch(ENTRIES[folder.name]).lacking)
+    words = (
+        f"{entry.name} (licence {entry.licence}) is not on this machine: figures are foretold from "
+        f"the published sizes; `flythrough models pull {entry.name}` fetches {most / 1e9:.1f} GB "
+        f"at most, for which {free / 1e9:.1f} GB are left"
+    )
+    fits = most <= free
+    if not fits:
+        words += "; make room or choose another disk with --to"
+    return Row("geometry", words, fits, {"fetch_bytes": most, "free_bytes": free, "fits": fits})
+
+
 def _camera(intent: Intent, folder: ModelFolder, method: Method) -> list[Row]:
     """What a camera needs and is not here: counted where its name says what it is."""
     rows = []
     if (absent := absent_depth(intent.geometry)) is not None:
-        words = f"{absent.name} (licence {absent.licence}) is not on this machine: figures are "
-        words += f"foretold from its published sizes; run `flythrough models pull {absent.name}`"
-        rows.append(Row("geometry", words))
+        if intent.card is None:
+            rows.append(_fetch_depth(absent, folder))
+        else:
+            words = f"{absent.name} (licence {absent.licence}), by its published sizes"
+            rows.append(Row("geometry", words))
     if method == "helios":
         return rows
     lacking = []

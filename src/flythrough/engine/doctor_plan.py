@@ -31,8 +31,8 @@ _GIB = 2**30
 _EFFICIENCY = {"cuda": 0.8, "cpu": 0.5}
 """Share of the matrix rate that a chunk reaches: measured with 14B weights on an H200, and with
 nano on two cores."""
-_SHARED = 0.8
-"""Of that each of several GPUs reaches: 0.82 of four H200, 0.91 of two."""
+_SHARED = {True: {"full": 0.8, "eight": 0.73}, False: {"full": 0.7, "eight": 0.45}}
+"""Of that each of several GPUs reaches, by whether calls are recorded, on four H200."""
 _FASTER = {"fp8": 1.45, "fp8-all": 1.5}
 _FASTER_ST_DIFF = {"fp8": 1.1, "fp8-all": 1.25}
 """How many times as fast an H200 denoises in 8 bits."""
@@ -151,11 +151,18 @@ def foretold(
     rows.append(_disk(plan.disk_bytes))
     window = own_window(folder) if method == "worldwarp" else STANDARD
     weights = needs.weights["transformer"].whole
-    sharing, faster = 1, 1.0
-    if kind == "cuda":  # processes on a CPU share its cores, and imitate 8 bits
-        factors = _FASTER_ST_DIFF if method == "worldwarp" else _FASTER
-        sharing, faster = hardware.gpus, factors.get(intent.precision, 1.0)
-    return [*rows, _duration(plan, intent.frames, window, device, weights, sharing, faster)]
+    faster = _faster(intent, method, bool(every.graph_bytes)) if kind == "cuda" else 1.0
+    whole = every.plan(plan.placement)  # parts on other devices take their time as well
+    return [*rows, _duration(whole, intent, window, device, weights, faster)]
+
+
+def _faster(intent: Intent, method: Method, records: bool) -> float:
+    """How many times as fast as one GPU in full precision denoises; processes on a CPU share its
+    cores, and imitate 8 bits."""
+    factors = _FASTER_ST_DIFF if method == "worldwarp" else _FASTER
+    faster, gpus = factors.get(intent.precision, 1.0), intent.hardware.gpus
+    shared = _SHARED[records]["full" if intent.precision == "full" else "eight"]
+    return faster * (gpus * shared if gpus > 1 else 1.0)
 
 
 def _recorded(intent: Intent, needs: RunNeeds, room: Room) -> tuple[RunNeeds, list[Row]]:
@@ -242,27 +249,26 @@ def _disk(spool: int) -> Row:
 
 def _duration(
     plan: MemoryPlan,
-    frames: int,
+    intent: Intent,
     window: Window,
     device: torch.device,
     weights: int,
-    sharing: int,
     faster: float,
 ) -> Row:
-    """From the device's own speed at matrix products, tried for a moment; ``sharing``: GPUs that
-    denoise, ``faster``: how many times as fast as in full precision."""
+    """From the device's own speed at matrix products, tried for a moment; it denoises ``faster``
+    times as fast with all that the run asks for."""
     rate = matrix_rate(device)
     denoising = sum(phase.flops for phase in plan.phases if phase.name == "denoise")
-    alone = plan.flops - denoising
-    denoising /= faster * (sharing * _SHARED if sharing > 1 else 1.0)
-    seconds = (alone + denoising) / (rate * _EFFICIENCY["cuda" if device.type == "cuda" else "cpu"])
+    work = plan.flops - denoising + denoising / faster
+    seconds = work / (rate * _EFFICIENCY["cuda" if device.type == "cuda" else "cpu"])
     if plan.placement == "offload":
         seconds = max(seconds, plan.calls * weights / bus_rate(device))
-    total = seconds * window.chunks(frames)
+    total = seconds * window.chunks(intent.frames)
     words = (
-        f"about {total:.0f} s for {frames} frames, {seconds:.1f} s a chunk of {window.frames} "
-        f"({plan.flops / 1e12:.3g} T operations, {rate / 1e12:.3g} T a second), loading apart"
+        f"about {total:.0f} s for {intent.frames} frames, {seconds:.1f} s a chunk of "
+        f"{window.frames} ({plan.flops / 1e12:.3g} T operations, {rate / 1e12:.3g} T a second), "
+        "loading apart"
     )
-    if sharing > 1:
-        words += f"; {sharing} GPUs share the denoiser"
+    if faster > 1:
+        words += f"; denoising counts as {faster:.2g} times as fast as on one GPU in full precision"
     return Row("time", words, data={"seconds": total, "flops": plan.flops})

@@ -112,6 +112,17 @@ def check_lora_scale(scale: float, active: bool) -> None:
         )
 
 
+def check_words(**given: str) -> None:
+    """Words that options must have.
+
+    Raises:
+        InputError: one is empty.
+    """
+    for name, value in given.items():
+        if not value.strip():
+            raise InputError(f"--{name} is empty; give a value or leave the option out.")
+
+
 def check_style(style: Path | None, scale: float, method: Method) -> None:
     """--style-lora and --style-scale, for a style beside the adapter of the camera.
 

@@ -34,6 +34,7 @@ from flythrough.engine.options import (
     check_size,
     check_style,
     check_targets,
+    check_words,
 )
 from flythrough.engine.presets import PresetName, WarpBand
 from flythrough.engine.request_notes import request_notes, size_notes, video_notes
@@ -167,7 +168,9 @@ def check(request: GenerateRequest) -> CheckedRequest:
     Raises:
         InputError: any option that is wrong, contradictory or without effect.
     """
-    _check_words(request)
+    check_words(
+        model=request.model, geometry=request.geometry, lora=request.lora, device=request.device
+    )
     method = _method(request)
     check_numbers(request.frames, request.seed, request.steps)
     check_device(request.device)
@@ -229,12 +232,6 @@ def check(request: GenerateRequest) -> CheckedRequest:
 
 def _decoded(image: Path | Photo) -> Photo:
     return image if isinstance(image, Photo) else read_photo(image)
-
-
-def _check_words(request: GenerateRequest) -> None:
-    for name in ("model", "geometry", "lora", "device"):
-        if not getattr(request, name).strip():
-            raise InputError(f"--{name} is empty; give a value or leave the option out.")
 
 
 def _check_no_input_is_overwritten(request: GenerateRequest) -> None:

@@ -71,16 +71,20 @@ class RunParts:
 def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
     """Where a camera leads: the scene memory that the model asks for, and the shipped camera
     adapter, if it was trained for the band."""
-    sources = 0 if method == "helios" else _sources(WarpSettings(**folder.defaults.warp))
+    views, sources = (1, 0) if method == "helios" else _seen(WarpSettings(**folder.defaults.warp))
     file = folder.camera_adapter(band) if method == "warp-as-history" else None
-    if file is None or not adapter_origin(file).suits(band):
-        return RunParts(sources=sources)
-    return RunParts((file,), sources=sources)
+    own = () if file is None or not adapter_origin(file).suits(band) else (file,)
+    return RunParts(own, views=views, sources=sources)
 
 
-def _sources(warp: WarpSettings) -> int:
-    """Photo, newest and older keyframes, where Gaussians are fitted to them."""
-    return warp.older_keyframes + 2 if warp.memory == "gaussian" else 0
+def _seen(warp: WarpSettings) -> tuple[int, int]:
+    """Photo, newest and older keyframes, where geometry sees them jointly; and the same, where
+    Gaussians are fitted to them."""
+    every = warp.older_keyframes + 2
+    return (
+        every if warp.estimation == "joint" else 1,
+        every if warp.memory == "gaussian" else 0,
+    )
 
 
 def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
@@ -96,9 +100,7 @@ def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
     views = 1
     sources = 0
     if spec.method != "helios":
-        warp = warp_settings(spec)
-        views = warp.older_keyframes + 2 if warp.estimation == "joint" else 1
-        sources = _sources(warp)
+        views, sources = _seen(warp_settings(spec))
         if sources and not estimates_anything(spec.geometry):
             sources = 1  # the photo alone
     return RunParts(

@@ -53,12 +53,13 @@ def needed_by(
 
 
 def needed_by_layers(run: Callable[[], object], net: nn.Module) -> Need:
-    """:func:`needed_by` of a ``run`` through ``net``, whose ``blocks`` are alike: two and three of
-    them are run, and the others cost what the third did. Between two blocks the same is alive
-    wherever they stand."""
+    """:func:`needed_by` of a ``run`` through ``net``. Where its ``blocks`` have the same parameters
+    two and three of them are run, and the others cost what the third did: between two blocks the
+    same is alive wherever they stand."""
     blocks = net.blocks
     assert isinstance(blocks, nn.ModuleList)
-    if len(blocks) <= _LAYERS + 1:
+    kinds = {tuple((n, p.shape, p.dtype) for n, p in b.named_parameters()) for b in blocks}
+    if len(blocks) <= _LAYERS + 1 or len(kinds) > 1:  # adapters of some layers alone
         return needed_by(run, [net])
     try:
         found = []

@@ -88,7 +88,7 @@ def foreseen_fetch(entry: Entry) -> Fetch:
     if local is not None and local.revision == entry.revision:
         whole = (file for file in local.path.rglob("*") if file.is_file())
         have += sum(f.stat().st_size for f in whole if _wanted(entry, f.relative_to(local.path)))
-    free = shutil.disk_usage(_existing(storage)).free
+    free = shutil.disk_usage(existing(storage)).free
     return Fetch(max(0, entry.size - have), storage, free, have > 0)
 
 
@@ -152,7 +152,7 @@ def _check_space(entry: Entry, remote: Remote, to: Path | None) -> None:
         if not (here / name).is_file() or (here / name).stat().st_size != size
     )
     partial = _begun(begun)
-    place = _existing(_cache() if to is None else to)
+    place = existing(_cache() if to is None else to)
     free = shutil.disk_usage(place).free
     if lacking - partial > free:
         raise WeightsError(
@@ -166,7 +166,7 @@ def _begun(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*.incomplete"))
 
 
-def _existing(place: Path) -> Path:
+def existing(place: Path) -> Path:
     """The first folder on the way up from ``place`` that is there."""
     place = place.absolute()
     while not place.exists():

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from flythrough.engine.build import build_spec
+from flythrough.engine.doctor_plan import _parts
 from flythrough.engine.hardware import Hardware
+from flythrough.engine.intent import Intent
 from flythrough.engine.memory_plan import PLACEMENTS, RunNeeds
 from flythrough.engine.options import check_memory
 from flythrough.engine.placement import (
@@ -363,3 +365,26 @@ def test_a_streaming_network_of_the_models_own_is_measured(
     checked = check(request)
     assert "geometry_pixel_limit" not in checked.settings
     assert "pixels" not in checked.notes[0]
+
+
+@pytest.mark.parametrize("lora", ["default", "off"])
+@pytest.mark.parametrize(
+    ("geometry", "warp"),
+    [
+        ("default", {}),
+        ("flat", {}),
+        ("default", {"estimation": "joint", "older_keyframes": 4}),
+        ("default", {"memory": "gaussian"}),
+        ("flat", {"memory": "gaussian"}),
+    ],
+)
+def test_doctor_plans_for_what_generate_runs(
+    tiny_model: Path, photo: Path, tmp_path: Path, warp: dict[str, object], geometry: str, lora: str
+) -> None:
+    own = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    stated = json.loads((own / "flythrough.json").read_text())
+    (own / "flythrough.json").write_text(json.dumps({**stated, "warp": warp}))
+    named = {"model": str(own), "geometry": geometry, "lora": lora}
+    spec = build_spec(check(GenerateRequest(image=photo, camera="static", frames=33, **named)))
+    folder = find_model(str(own))
+    assert _parts(Intent(**named), spec.method, folder) == parts_of(spec, folder)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from flythrough.disk import read_json
+from flythrough.engine.run_needs import _history
+from flythrough.models import needs
 from flythrough.models.accounting import needed_by, needed_by_layers, weight_bytes
+from flythrough.models.adapters import lora_state, new_lora
 from flythrough.models.catalog import find_model
+from flythrough.models.helios import HeliosTransformer
 from flythrough.models.loading import load_model
 from flythrough.models.needs import ModelNeeds
 
@@ -75,6 +84,35 @@ def test_layers_that_are_alike_are_not_all_run(layers: int) -> None:
     assert needed_by_layers(run, net) == whole
     assert net.runs == (layers if layers <= 3 else 5)
     assert len(net.blocks) == layers
+
+
+@pytest.mark.parametrize("adapted", ["no", "every", "some"])
+@pytest.mark.parametrize("kind", ["text", "warp"])
+def test_a_deep_denoiser_needs_what_all_its_layers_need(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapted: str, kind: str
+) -> None:
+    """Whatever its adapter sits on."""
+    deep = tmp_path / "deep"
+    shutil.copytree(tiny_model, deep)
+    config = read_json(deep / "transformer" / "config.json")
+    (deep / "transformer" / "config.json").write_text(json.dumps({**config, "num_layers": 6}))
+    files: tuple[Path, ...] = ()
+    if adapted != "no":
+        net = HeliosTransformer.from_config({**config, "num_layers": 6})
+        new_lora(net, rank=64)
+        state = lora_state(net)
+        if adapted == "some":
+            state = {name: value for name, value in state.items() if "blocks.5." in name}
+        save_file(state, tmp_path / "adapter.safetensors", {"rank": "64", "alpha": "64"})
+        files = (tmp_path / "adapter.safetensors",)
+    found = []
+    for counted in (needed_by_layers, lambda run, net: needed_by(run, [net])):
+        monkeypatch.setattr(needs, "needed_by_layers", counted)
+        measured = ModelNeeds(deep, "cuda", torch.bfloat16, adapters=files, stored_as="F32")
+        band = "short" if kind == "warp" else None
+        make = partial(_history, measured.codec.latent_channels, band=band)
+        found.append(measured.denoise((8, 16), 1, make))
+    assert found[0] == found[1]
 
 
 def test_shared_weights_count_once() -> None:

@@ -108,20 +108,20 @@ class Recordings:
             self._counts[key] = min(launched + 1, _LAUNCHED)
             _drop_oldest(self._counts, _COUNTED)
             return None
-        with torch.inference_mode(False), torch.no_grad():  # or they could not be overwritten
-            own = tuple(given.clone() for given in inputs)
         try:
+            with torch.inference_mode(False), torch.no_grad():  # or they could not be overwritten
+                own = tuple(given.clone() for given in inputs)
             replay, result = self._record(lambda: work(*own))
         except torch.OutOfMemoryError:
-            self._full = True  # what is recorded stays; all else is launched until some goes
+            self._full = True  # what is recorded stays; all else is launched until a drop
             return None
         return _Recording(own, replay, result, work)
 
     def drop(self, outdated: Callable[[Any], bool] = lambda _key: True) -> None:
         """Give up the recordings whose key is ``outdated``, in place; all if nothing is given."""
+        self._full = False
         for kept in (self._made, self._counts):
             for key in [key for key in kept if outdated(key)]:
-                self._full = self._full and kept is not self._made
                 del kept[key]
 
 
