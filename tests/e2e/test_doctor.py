@@ -274,10 +274,19 @@ def test_a_card_that_is_not_here(flythrough: Command, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--card", "24", "--memory", "drop-text"], 1, "A GPU of 24 GB is too small (memory)"),
+        (
+            ["--card", "24", "--memory", "drop-text"],
+            1,
+            "does not fit GPUs of 24 GB as it was asked for (memory)",
+        ),
         (["--card", "0.5"], 2, "--card 0.5 is out of range"),
-        (["--card", "24", "--device", "cpu"], 2, "no device can be named beside it"),
-        (["--card", "24", "--codec-device", "cuda:1"], 2, "no device can be named beside it"),
+        (["--card", "24", "--device", "cpu"], 2, "so --device cpu cannot be named beside it"),
+        (["--card", "24", "--codec-device", "cuda:1"], 2, "so --codec-device cuda:1 cannot be"),
+        (
+            ["--card", "24", "--lora", "warp-as-history-lora"],
+            2,
+            "history-lora --to adapters",
+        ),
         (["--card", "24", "--gpus", "0"], 2, "--gpus 0 is out of range"),
     ],
 )

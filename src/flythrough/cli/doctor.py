@@ -55,7 +55,8 @@ def doctor(  # noqa: PLR0913 - the command line
     """Check packages, devices and the model, and foretell memory, disk and time of a run.
 
     Nothing is loaded or downloaded: networks are run on shapes alone, those of Helios and published
-    depth networks also before they are on this machine. The exit status is 1 when something is not good enough.
+    depth networks also before they are on this machine. The exit status is 1 when something is not
+    good enough.
     """
     from flythrough.engine.doctor import examine
     from flythrough.engine.hardware import Hardware
@@ -81,7 +82,7 @@ def doctor(  # noqa: PLR0913 - the command line
     verdict = "ready" if report.good else "not ready: see the lines marked FAIL"
     if card is not None:
         verdict = "it fits" if report.good else "it does not fit: see the lines marked FAIL"
-    if report.good and report.to_fetch:
+    elif report.good and report.to_fetch:
         pulls = "; ".join(f"flythrough models pull {name}" for name in report.to_fetch)
         verdict = f"ready once {'it is' if len(report.to_fetch) == 1 else 'they are'} here: {pulls}"
     numbers = {row.name: row.data for row in report.rows if row.data}
@@ -98,7 +99,8 @@ def doctor(  # noqa: PLR0913 - the command line
         bad = ", ".join(row.name for row in report.rows if not row.good)
         if card is not None:
             raise FaultError(
-                f"A GPU of {card:g} GB is too small ({bad}); see the lines marked FAIL."
+                f"The run does not fit GPUs of {card:g} GB as it was asked for ({bad}); see the "
+                "lines marked FAIL."
             )
         raise FaultError(f"This machine is not ready ({bad}); see the lines marked FAIL.")
 

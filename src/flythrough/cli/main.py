@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from flythrough import __version__
 from flythrough.cli.output import json_output
 from flythrough.cli.stopping import end_on_sigterm, stopped
-from flythrough.cli.usage import sentence
+from flythrough.cli.usage import exactly, sentence
 from flythrough.errors import FlythroughError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,6 +41,7 @@ def build_app() -> App:
         help="One photo and a camera path become a long, stable video that follows the path.",
         version=__version__,
         suppress_keyboard_interrupt=False,  # run() says that it was stopped
+        default_parameter=Parameter(converter=exactly),
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(target, name=name, help=summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from cyclopts import (
@@ -10,11 +11,25 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     RepeatArgumentError,
+    Token,
     UnknownOptionError,
     UnusedCliTokensError,
+    convert,
 )
 
-_KINDS = {int: ("a whole number", "3"), float: ("a number", "0.5"), bool: ("yes or no", "yes")}
+_KINDS = {int: ("a whole number", "3"), float: ("a number", "1.5"), bool: ("yes or no", "yes")}
+
+
+def exactly(kind: type, tokens: Sequence[Token]) -> object:
+    """As cyclopts converts words, but that it would round 2.5 where a whole number is wanted.
+
+    Raises:
+        CoercionError: a fraction.
+    """
+    for token in tokens if kind is int else ():
+        if "." in token.value:
+            raise CoercionError(token=token, target_type=int)
+    return convert(kind, tokens)
 
 
 def sentence(error: CycloptsError) -> str:

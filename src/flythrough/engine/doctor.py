@@ -49,13 +49,15 @@ def examine(intent: Intent) -> Report:
         size = intent.size or (folder.defaults.height, folder.defaults.width)
         check_size(size, pyramid=method != "worldwarp")
         lacking = _camera(intent, folder, method)
+        absent = tuple(
+            one.name for one in (entry, absent_depth(intent.geometry)) if one is not None
+        )
         if intent.card is not None:
-            return Report((*lacking, *on_card(intent, method, folder, size)))
+            return Report((*lacking, *on_card(intent, method, folder, size)), absent)
         rows = [_package(name) for name in _PACKAGES]
         rows += [_devices(), _model(folder) if entry is None else _fetch(entry)]
         rows += [*lacking, *foretold(intent, method, folder, size)]
-    absent = [one.name for one in (entry, absent_depth(intent.geometry)) if one is not None]
-    return Report(tuple(rows), tuple(absent))
+    return Report(tuple(rows), absent)
 
 
 def _check_card(intent: Intent) -> None:
@@ -64,12 +66,14 @@ def _check_card(intent: Intent) -> None:
         raise InputError(
             f"--card {intent.card:g} is out of range; give a GPU's memory in GB, 1 to 1000."
         )
-    named = (intent.hardware.geometry, intent.hardware.codec)
-    if intent.device != "auto" or any(name is not None for name in named):
-        raise InputError(
-            f"--card {intent.card:g} plans for GPUs that need not be here, so no device can be "
-            "named beside it; drop one of them."
-        )
+    hardware, given = intent.hardware, intent.device if intent.device != "auto" else None
+    named = {"device": given, "geometry-device": hardware.geometry, "codec-device": hardware.codec}
+    for option, name in named.items():
+        if name is not None:
+            raise InputError(
+                f"--card {intent.card:g} plans for GPUs that need not be here, so --{option} "
+                f"{name} cannot be named beside it; drop one of them."
+            )
 
 
 def _checked_method(intent: Intent, folder: ModelFolder) -> Method:

@@ -72,6 +72,8 @@ def on_card(
     except InputError as error:
         return [*rows, Row("memory", str(error), good=False)]
     words = f"--memory {plan.placement} fits, {plan.host_bytes / _GIB:.1f} GiB of host memory"
+    if plan.placement == "offload":
+        words += "; streaming layers is slow, so see what --precision fp8 takes"
     rows.append(Row("memory", words))
     rows += recorded
     if hardware.gpus > 1:

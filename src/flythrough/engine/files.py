@@ -12,7 +12,7 @@ from flythrough.errors import RolloutError, WeightsError
 from flythrough.geometry.estimators.words import split_axes
 from flythrough.models.catalog import ModelFolder, folder_digest
 from flythrough.models.lora_layouts import adapter_files
-from flythrough.models.published import MONOCULAR_NAMES
+from flythrough.models.published import ENTRIES, MONOCULAR_NAMES
 from flythrough.models.ttt3r_folder import is_streaming_folder
 from flythrough.rollout.spec import RolloutSpec
 
@@ -50,6 +50,12 @@ def check_lora(lora: str) -> None:
     """
     if lora in ("default", "off"):
         return
+    entry = ENTRIES.get(lora)
+    if not Path(lora).exists() and entry is not None and entry.kind == "adapter":
+        raise WeightsError(
+            f"--lora {lora} names a published adapter, but a file is wanted; run `flythrough "
+            f"models pull {lora} --to adapters` and give adapters/{entry.parts[0]}."
+        )
     if not Path(lora).exists():
         raise WeightsError(
             f"There is no adapter file {lora}; use default, off, or the path of a .safetensors "

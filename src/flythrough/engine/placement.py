@@ -128,9 +128,10 @@ def choose_placement(
             f"{host_free / _GIB:.1f} GiB are free; close other programs or {other}."
         )
     remedy = "--memory auto" if asked in ("resident", "drop-text") else "a smaller --size"
+    wanted = int(least.device_bytes * SLACK)
     raise InputError(
-        f"{run} {least.device_bytes / _GIB:.1f} GiB on {where}, but {free / _GIB:.1f} GiB are "
-        f"free; {_without_graphs(needs)}use {remedy} or another --device."
+        f"{run} {wanted / _GIB:.1f} GiB on {where} (with {SLACK - 1:.0%} for gaps), but "
+        f"{free / _GIB:.1f} GiB are free; {_without_graphs(needs)}use {remedy} or another device."
     )
 
 

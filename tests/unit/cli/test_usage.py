@@ -10,6 +10,8 @@ from flythrough.cli.main import run
 from flythrough.cli.stopping import TerminatedError, goes_on, stopped
 
 CASES = {
+    "doctor --gpus 2.5": "--gpus 2.5 is not a whole number; write it like --gpus 3",
+    "train nano codec -o x --seed 1.5": "--seed 1.5 is not a whole number",
     "generate p.png --frames ten -o o.mp4": "--frames ten is not a whole number; write it like",
     "generate p.png --guidance much -o o.mp4": "--guidance much is not a number; write it like",
     "generate p.png --camera static": "needs -o or --output, which was not given; add --output",
