@@ -34,5 +34,6 @@ def branch(
             "frames": rollout.frame_count,
             "digest": rollout.digest(),
         },
-        f"{new}: {taken} chunks ({rollout.frame_count} frames) of {folder}",
+        f"{new}: {taken} chunk{'' if taken == 1 else 's'} ({rollout.frame_count} frames) of "
+        f"{folder}",
     )

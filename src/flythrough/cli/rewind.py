@@ -25,5 +25,5 @@ def rewind(
             "frames": rollout.frame_count,
             "digest": rollout.digest(),
         },
-        f"{folder}: {left} chunks ({rollout.frame_count} frames) are left",
+        f"{folder}: {left} chunk{'' if left == 1 else 's'} ({rollout.frame_count} frames) left",
     )

@@ -14,9 +14,9 @@ from flythrough.geometry.estimators.words import is_shape
 
 NETWORK_NAMES = ("default", "pi3x")
 _CHOICES = (
-    "default (the model's own network), pi3x, depth-pro, depth-anything, depth-anything-metric, "
-    "flat, a depth file (.npy, .npz, .png), a 3D file (.ply, .obj, .glb), or the folder of a "
-    "depth network"
+    "default (the model's own network), pi3x, depth-pro, depth-anything (also with -base, -large, "
+    "-metric or -metric-outdoor), flat, a depth file (.npy, .npz, .png), a 3D file (.ply, .obj, "
+    ".glb), or the folder of a depth network"
 )
 
 
