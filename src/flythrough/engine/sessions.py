@@ -38,7 +38,7 @@ class Sessions:
         self.device, self.memory, self._notify = device, memory, notify
         self.compute, self.hardware, self.codec_precision = compute, hardware, codec_precision
         self._kept: tuple[tuple[RolloutSpec, bool], Session] | None = None
-        self._planned = 0, False  # pixels of a chunk, and a scene: what memory was planned for
+        self._planned = 0  # pixels of a chunk of the run that memory was planned for
 
     def ready(
         self, spec: RolloutSpec, warp: WarpVideo | None = None, folder: ModelFolder | None = None
@@ -56,14 +56,13 @@ class Sessions:
         key = (replace(free, negative_prompt=""), warp is not None)
         before, self._kept = self._kept, None
         pixels = spec.height * spec.width * spec.window.frames
-        scene = spec.method != "helios"
-        larger = pixels > self._planned[0] or scene > self._planned[1]
+        larger = pixels > self._planned
         if before is None or before[0] != key or larger or not _leads(before[1]):
             model = None
             if before is not None and not larger and _same_weights(before[0][0], spec):
                 model = None if before[1].model.streamed else before[1].model
             if model is None:
-                self._planned = pixels, scene
+                self._planned = pixels
             before = None  # weights that are not used again must go before new ones come
             folder = folder or find_model(spec.model)
             session = build_session(

@@ -33,30 +33,6 @@ def test_memory_is_planned_again_for_a_larger_run(
     assert sessions.ready(small) is second
 
 
-def test_memory_is_planned_again_for_a_scene(
-    tiny_model: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once: what follows a camera was not counted while there was none."""
-    request = GenerateRequest(image=photo, model=str(tiny_model), size=(64, 128), frames=33)
-    free = build_spec(check(request))
-    led = build_spec(check(replace(request, camera="static", geometry="flat")))
-    planned: list[str] = []
-    from flythrough.engine import build
-
-    placed = build.placement_for
-
-    def placement_for(spec: RolloutSpec, *rest: Any) -> Any:
-        planned.append(spec.method)
-        return placed(spec, *rest)
-
-    monkeypatch.setattr(build, "placement_for", placement_for)
-    sessions = Sessions("cpu", "auto", lambda _text: None)
-    models = [sessions.ready(spec).model for spec in (free, led, free, led)]
-    assert planned == ["helios", "warp-as-history"]
-    networks = {id(model.transformer) for model in models[1:]}
-    assert len(networks) == 1
-
-
 def test_longer_chunks_are_a_larger_run(
     tiny_st_diff: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
