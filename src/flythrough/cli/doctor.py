@@ -64,18 +64,18 @@ def doctor(  # noqa: PLR0913 - the command line
     from flythrough.errors import FaultError
 
     intent = Intent(
-        model,
-        parse_size(size),
-        frames,
-        method,
-        device,
-        memory,
-        caption,
-        precision,
-        Hardware(gpus, geometry_device, codec_device, graphs),
-        card,
-        geometry,
-        lora,
+        model=model,
+        size=parse_size(size),
+        frames=frames,
+        method=method,
+        device=device,
+        memory=memory,
+        geometry=geometry,
+        lora=lora,
+        caption=caption,
+        precision=precision,
+        hardware=Hardware(gpus, geometry_device, codec_device, graphs),
+        card=card,
     )
     report = examine(intent)
     lines = [f"{_mark(row)} {row.name}: {row.found}" for row in report.rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,14 +10,14 @@ from flythrough.engine.camera_options import check_adapter
 from flythrough.engine.doctor_plan import foretold, on_card
 from flythrough.engine.files import check_lora
 from flythrough.engine.geometry_source import check_geometry, estimates_anything
-from flythrough.engine.hardware import check_count, check_hardware
+from flythrough.engine.hardware import check_hardware
 from flythrough.engine.intent import Intent, Report, Row
 from flythrough.engine.options import check_device, check_memory, check_size, check_words
 from flythrough.engine.worldwarp_options import check_denoiser, no_captioner
 from flythrough.errors import InputError
 from flythrough.models.catalog import ModelFolder, disk_bytes
 from flythrough.models.foreseen import absent_depth, found_or_foreseen, planned_monocular
-from flythrough.models.hub import cache_folder, existing, foreseen_fetch
+from flythrough.models.hub import foreseen_fetch
 from flythrough.models.published import ENTRIES, Entry
 from flythrough.rollout.spec import Method
 
@@ -90,10 +89,8 @@ def _checked_method(intent: Intent, folder: ModelFolder) -> Method:
         intent.compute,
         method,
         renders=method != "helios",
-        here=False,
+        otherwise=None if intent.card else " or plan for GPUs that are not here with --card",
     )
-    if intent.hardware.gpus != 1 and intent.card is None and intent.device != "cpu":
-        check_count(intent.hardware.gpus, " or plan for GPUs that are not here with --card")
     return method
 
 
@@ -176,7 +173,8 @@ def _fetch_depth(entry: Entry, folder: ModelFolder) -> Row:
     from flythrough.models.expected import expected_tensors
 
     most = 4 * expected_tensors("depth", planned_monocular(entry.name).config)[1].parameters
-    free = shutil.disk_usage(existing(cache_folder(entry))).free
+    found = foreseen_fetch(entry, most)
+    most, free = found.lacking, found.free
     if folder.stored_as is not None:
         free = max(0, free - foreseen_fetch(ENTRIES[folder.name]).lacking)
     words = (

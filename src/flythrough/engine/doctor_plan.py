@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flythrough.engine.device_rates import bus_rate, matrix_rate
-from flythrough.engine.geometry_source import estimates_anything
 from flythrough.engine.hardware import ONE_DEVICE, Hardware
 from flythrough.engine.intent import Intent, Row
 from flythrough.engine.request_notes import size_notes
@@ -100,11 +99,8 @@ def _parts(intent: Intent, method: Method, folder: ModelFolder) -> RunParts:
     """What the run has beside the networks of its folder."""
     from flythrough.engine.run_needs import default_parts
 
-    parts = replace(default_parts(folder, method), eight_bits=intent.precision != "full")
-    if intent.lora != "default":
-        parts = replace(parts, adapters=() if intent.lora == "off" else (Path(intent.lora),))
-    if parts.sources and not estimates_anything(intent.geometry):
-        parts = replace(parts, sources=1)  # the photo alone
+    parts = default_parts(folder, method, geometry=intent.geometry, lora=intent.lora)
+    parts = replace(parts, eight_bits=intent.precision != "full")
     if intent.caption is not None:
         parts = replace(parts, captioner=find_captioner(intent.caption))
     return parts

@@ -50,13 +50,13 @@ def check_lora(lora: str) -> None:
     """
     if lora in ("default", "off"):
         return
-    entry = ENTRIES.get(lora)
-    if not Path(lora).exists() and entry is not None and entry.kind == "adapter":
-        raise WeightsError(
-            f"--lora {lora} names a published adapter, but a file is wanted; run `flythrough "
-            f"models pull {lora} --to adapters` and give adapters/{entry.parts[0]}."
-        )
     if not Path(lora).exists():
+        entry = ENTRIES.get(lora)
+        if entry is not None and entry.kind == "adapter":
+            raise WeightsError(
+                f"--lora {lora} names a published adapter, but a file is wanted; run `flythrough "
+                f"models pull {lora} --to adapters` and give adapters/{entry.parts[0]}."
+            )
         raise WeightsError(
             f"There is no adapter file {lora}; use default, off, or the path of a .safetensors "
             "file or PEFT folder."

@@ -43,10 +43,11 @@ def check_hardware(
     method: Method,
     *,
     renders: bool,
-    here: bool = True,
+    otherwise: str | None = "",
 ) -> None:
     """--gpus, --graphs, --geometry-device and --codec-device; ``renders``: whether a scene is
-    rendered here; ``here``: whether the GPUs of this machine are counted.
+    rendered here; ``otherwise``: what else helps where GPUs are lacking, None: they are not
+    counted.
 
     Raises:
         InputError: too few GPUs, or an option without effect.
@@ -55,8 +56,8 @@ def check_hardware(
         _check_graphs(hardware, device, compute)
     if hardware.gpus != 1:
         _check_gpus(hardware.gpus, device, memory, compute, method)
-        if here and device != "cpu":
-            check_count(hardware.gpus)
+        if otherwise is not None and device != "cpu":
+            _check_count(hardware.gpus, otherwise)
     for option, name in (("geometry", hardware.geometry), ("codec", hardware.codec)):
         if name is None:
             continue
@@ -107,12 +108,8 @@ def _check_gpus(
         )
 
 
-def check_count(gpus: int, otherwise: str = "") -> None:
-    """Whether this machine has so many.
-
-    Raises:
-        InputError: it has not; the remedy ends with ``otherwise``.
-    """
+def _check_count(gpus: int, otherwise: str) -> None:
+    """Whether this machine has so many; ``otherwise`` ends the remedy if not."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

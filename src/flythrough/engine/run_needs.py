@@ -68,41 +68,53 @@ class RunParts:
     card_bytes: int | None = None
 
 
-def default_parts(folder: ModelFolder, method: Method, band: WarpBand = "short") -> RunParts:
-    """Where a camera leads: the scene memory that the model asks for, and the shipped camera
-    adapter, if it was trained for the band."""
-    views, sources = (1, 0) if method == "helios" else _seen(WarpSettings(**folder.defaults.warp))
+def default_parts(
+    folder: ModelFolder,
+    method: Method,
+    band: WarpBand = "short",
+    *,
+    geometry: str = "default",
+    lora: str = "default",
+) -> RunParts:
+    """What a run with no other options has: where a camera leads, the scene memory that the model
+    asks for, over ``geometry``; and the adapter that ``lora`` names."""
+    adapters = _adapters(lora, folder, method, band)
+    if method == "helios":
+        return RunParts(adapters)
+    views, sources = _seen(WarpSettings(**folder.defaults.warp), geometry)
+    return RunParts(adapters, views=views, sources=sources)
+
+
+def _adapters(lora: str, folder: ModelFolder, method: Method, band: WarpBand) -> tuple[Path, ...]:
+    """The adapter of ``--lora``; by default the shipped one where a camera leads, if it was trained
+    for the band."""
+    if lora == "off":
+        return ()
+    if lora != "default":
+        return (Path(lora),)
     file = folder.camera_adapter(band) if method == "warp-as-history" else None
-    own = () if file is None or not adapter_origin(file).suits(band) else (file,)
-    return RunParts(own, views=views, sources=sources)
+    return () if file is None or not adapter_origin(file).suits(band) else (file,)
 
 
-def _seen(warp: WarpSettings) -> tuple[int, int]:
-    """Photo, newest and older keyframes, where geometry sees them jointly; and the same, where
-    Gaussians are fitted to them."""
+def _seen(warp: WarpSettings, geometry: str) -> tuple[int, int]:
+    """How many of photo, newest and older keyframes geometry sees jointly, and to how many
+    Gaussians are fitted: all, or the photo alone where nothing else can be estimated."""
     every = warp.older_keyframes + 2
-    return (
-        every if warp.estimation == "joint" else 1,
-        every if warp.memory == "gaussian" else 0,
-    )
+    views = every if warp.estimation == "joint" else 1
+    if warp.memory != "gaussian":
+        return views, 0
+    return views, every if estimates_anything(geometry) else 1
 
 
 def parts_of(spec: RolloutSpec, folder: ModelFolder) -> RunParts:
     """What a rollout names: adapters, codec, size and number of pictures for geometry."""
     settings = spec.settings
-    adapters: tuple[Path, ...] = ()
-    if spec.lora == "default":
-        adapters = default_parts(folder, spec.method, settings.get("warp_band", "short")).adapters
-    elif spec.lora != "off":
-        adapters = (Path(spec.lora),)
+    adapters = _adapters(spec.lora, folder, spec.method, settings.get("warp_band", "short"))
     if settings.get("style_lora") is not None:
         adapters += (Path(settings["style_lora"]),)
-    views = 1
-    sources = 0
+    views, sources = 1, 0
     if spec.method != "helios":
-        views, sources = _seen(warp_settings(spec))
-        if sources and not estimates_anything(spec.geometry):
-            sources = 1  # the photo alone
+        views, sources = _seen(warp_settings(spec), spec.geometry)
     return RunParts(
         adapters=adapters,
         codec=folder.fast_codec if settings.get("codec") == FAST_CODEC else None,

@@ -139,10 +139,7 @@ def found_or_foreseen(name_or_folder: str) -> Iterator[ModelFolder]:
 
 def absent_depth(name: str) -> Entry | None:
     """The published monocular depth network that ``name`` means, if it is not (wholly) here."""
-    if name not in MONOCULAR_NAMES:
-        return None
-    local = find_local(ENTRIES[name])
-    return ENTRIES[name] if local is None or not local.complete else None
+    return _lacking(ENTRIES[name]) if name in MONOCULAR_NAMES else None
 
 
 def planned_monocular(name_or_folder: str) -> MonocularFolder:
@@ -165,5 +162,10 @@ def _absent(name: str) -> Entry | None:
     are not all on this machine; as in ``catalog.find_model`` a folder of that name comes first."""
     if name not in _CONFIGURATIONS or Path(name).expanduser().is_dir():
         return None
-    local = find_local(ENTRIES[name])
-    return ENTRIES[name] if local is None or not local.complete else None
+    return _lacking(ENTRIES[name])
+
+
+def _lacking(entry: Entry) -> Entry | None:
+    """``entry`` if its files are not all on this machine."""
+    local = find_local(entry)
+    return entry if local is None or not local.complete else None

@@ -79,17 +79,19 @@ def is_complete(entry: Entry, folder: Path) -> bool:
     return all((folder / file).is_file() for file in entry.parts)
 
 
-def foreseen_fetch(entry: Entry) -> Fetch:
+def foreseen_fetch(entry: Entry, size: int | None = None) -> Fetch:
     """What :func:`pull` would fetch into the cache, as far as that is known without asking the hub:
-    an entry of stated ``size`` less the files of its commit that are here and what was begun."""
-    assert entry.size is not None
+    ``size`` bytes (None: those that the entry states) less the files of its commit that are here
+    and what was begun."""
+    size = entry.size if size is None else size
+    assert size is not None
     storage, local = cache_folder(entry), find_local(entry)
     have = _begun(storage / "blobs")
     if local is not None and local.revision == entry.revision:
         whole = (file for file in local.path.rglob("*") if file.is_file())
         have += sum(f.stat().st_size for f in whole if _wanted(entry, f.relative_to(local.path)))
-    free = shutil.disk_usage(existing(storage)).free
-    return Fetch(max(0, entry.size - have), storage, free, have > 0)
+    free = shutil.disk_usage(_existing(storage)).free
+    return Fetch(max(0, size - have), storage, free, have > 0)
 
 
 def pull(entry: Entry, to: Path | None = None) -> Local:
@@ -152,7 +154,7 @@ def _check_space(entry: Entry, remote: Remote, to: Path | None) -> None:
         if not (here / name).is_file() or (here / name).stat().st_size != size
     )
     partial = _begun(begun)
-    place = existing(_cache() if to is None else to)
+    place = _existing(_cache() if to is None else to)
     free = shutil.disk_usage(place).free
     if lacking - partial > free:
         raise WeightsError(
@@ -166,7 +168,7 @@ def _begun(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*.incomplete"))
 
 
-def existing(place: Path) -> Path:
+def _existing(place: Path) -> Path:
     """The first folder on the way up from ``place`` that is there."""
     place = place.absolute()
     while not place.exists():
